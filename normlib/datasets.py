@@ -1,0 +1,164 @@
+"""Image data as whole tensors: digits (offline), MNIST and CIFAR through torchvision.
+
+Every function returns a `Data`: standardized float32 images (N, C, H, W) and int64 labels, split into train and test.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """A classification data set in memory.
+
+    x_train, x_test: float32 images (N, C, H, W), standardized by the training set's mean and deviation
+    per channel; y_train, y_test: int64 labels (N,).
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    num_classes: int = 10
+
+    def subset(self, train: int | None = None, test: int | None = None, seed: int = 0) -> "Data":
+        """Keep `train` and `test` random images, drawn without replacement from the given seed."""
+        kept = {}
+        for part, count in (("train", train), ("test", test)):
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            if count is None:
+                continue
+            if not 1 <= count <= len(x):
+                raise ValueError(f"{part} must be between 1 and {len(x)} images, got {count}")
+            chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
+            kept |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
+        return replace(self, **kept)
+
+    def resized(self, size: int) -> "Data":
+        """Interpolate all images bilinearly to size × size."""
+        return replace(self, x_train=_resize(self.x_train, size), x_test=_resize(self.x_test, size))
+
+    def to(self, device: torch.device | str) -> "Data":
+        """Move all tensors to a device."""
+        tensors = ("x_train", "y_train", "x_test", "y_test")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _standardized(name, x_train, y_train, x_test, y_test, num_classes=10) -> Data:
+    """Scale images (N, C, H, W) of any number type by the training set's moments."""
+    x_train, x_test = x_train.float(), x_test.float()
+    mean = x_train.mean((0, 2, 3), keepdim=True)
+    x_train, x_test = x_train - mean, x_test - mean
+    std = x_train.square().mean((0, 2, 3), keepdim=True).sqrt()
+    x_train, x_test = x_train / std, x_test / std
+    return Data(name, x_train, y_train.long(), x_test, y_test.long(), num_classes)
+
+
+def digits(size: int = 8, train: int = 1000) -> Data:
+    """The 1797 handwritten 8×8 digits that ship with scikit-learn; no network needed.
+
+    Args:
+        size: side of the images in pixels, interpolated from 8.
+        train: training images; the rest, drawn by a fixed permutation, is the test set.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.from_numpy(bunch.images).float()[:, None]
+    y = torch.from_numpy(bunch.target)
+    if not 1 <= train < len(x):
+        raise ValueError(f"train must be between 1 and {len(x) - 1} images, got {train}")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    x, y = x[order], y[order]
+    data = _standardized("digits", x[:train], y[:train], x[train:], y[train:])
+    return data if size == 8 else data.resized(size)
+
+
+def default_root() -> Path:
+    """Where data sets are kept: $NORMLIB_DATA, else data/downloads of a checkout, else ~/.cache/normlib."""
+    if os.environ.get("NORMLIB_DATA"):
+        return Path(os.environ["NORMLIB_DATA"])
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "chapters").is_dir():
+        return checkout / "data" / "downloads"
+    return Path.home() / ".cache" / "normlib"
+
+
+class DataUnavailableError(FileNotFoundError):
+    """A data set is neither on disk nor to be had from the network."""
+
+
+# md5 of the unpacked files, which torchvision reads without checking
+_MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def _damaged(folder: Path, md5: dict[str, str]) -> list[Path]:
+    """Files that are there but are not what they should be."""
+    files = [folder / name for name in md5 if (folder / name).exists()]
+    return [f for f in files if hashlib.md5(f.read_bytes()).hexdigest() != md5[f.name]]
+
+
+def _load(kind, root: Path | str | None, download: bool, folder: str, md5: dict[str, str]):
+    """Both splits of a torchvision data set, fetched if allowed, every file checked by md5."""
+    root = default_root() if root is None else Path(root)
+    damaged = _damaged(root / folder, md5)
+    if damaged and not download:
+        names = ", ".join(str(f) for f in damaged)
+        raise OSError(f"damaged data file (md5 differs): {names}; delete it or call with download=True")
+    for file in damaged:  # torchvision fetches what is missing, and trusts what is not
+        file.unlink()
+        file.with_name(file.name + ".gz").unlink(missing_ok=True)
+    missing = [name for name in md5 if not (root / folder / name).exists()]
+    try:
+        splits = tuple(
+            kind(str(root), train=train, download=download and bool(missing)) for train in (True, False)
+        )
+    except (OSError, RuntimeError) as error:
+        raise DataUnavailableError(
+            f"{kind.__name__} is not under {root} and could not be fetched ({error}). Three ways to get it: "
+            f"(1) run again with a network, download=True keeps a copy under {root}; "
+            f"(2) point root= or the variable NORMLIB_DATA to a folder that holds {folder}/ in torchvision's layout; "
+            "(3) use normlib.datasets.digits(), which needs no download"
+        ) from error
+    damaged = _damaged(root / folder, md5)
+    if damaged:
+        raise OSError(f"damaged data file after download (md5 differs): {', '.join(map(str, damaged))}")
+    return splits
+
+
+def mnist(root: Path | str | None = None, size: int = 32, download: bool = True) -> Data:
+    """MNIST (LeCun et al., 1998): 60,000 + 10,000 images, padded with background from 28 to `size` pixels.
+
+    Args:
+        root: folder in torchvision's layout; None for `default_root()`.
+        size: side in pixels, 28 or more.
+        download: fetch what is missing or damaged.
+
+    Raises:
+        DataUnavailableError: no copy and no network; the message names three ways to get one.
+        OSError: a file is damaged and may not be fetched again.
+    """
+    from torchvision.datasets import MNIST
+
+    if size < 28 or size % 2:
+        raise ValueError(f"size must be an even number of at least 28 pixels, got {size}")
+    train, test = _load(MNIST, root, download, "MNIST/raw", _MNIST_MD5)
+    pad = (size - 28) // 2
+    x_train, x_test = (F.pad(split.data[:, None], [pad] * 4) for split in (train, test))
+    return _standardized("mnist", x_train, train.targets, x_test, test.targets)

@@ -1,0 +1,70 @@
+"""The grids, as data: what is varied, and what every run of a profile has in common."""
+
+from dataclasses import dataclass
+from itertools import product
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of `axes`, with the settings of one profile.
+
+    `axes` maps a name to settings by label; each setting is a dictionary of configuration entries, so that an axis may
+    change several at once. `profiles` maps a profile's name to the entries common to its runs.
+    """
+
+    name: str
+    question: str
+    axes: dict[str, dict[str, dict]]
+    profiles: dict[str, dict]
+
+    def configs(self, profile: str, seeds: int) -> list[dict]:
+        """The configuration of every run, seeds 0 … seeds − 1 outermost, so that an early stop leaves whole seeds."""
+        if profile not in self.profiles:
+            raise ValueError(f"profile must be one of {', '.join(self.profiles)}, got {profile!r}")
+        if seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {seeds}")
+        out = []
+        for seed in range(seeds):
+            for labels in product(*self.axes.values()):
+                config = dict(self.profiles[profile], profile=profile, seed=seed)
+                for axis, label in zip(self.axes, labels, strict=True):
+                    config |= {axis: label, **self.axes[axis][label]}
+                out.append(config)
+        return out
+
+
+LENET_MNIST = Grid(
+    name="lenet-mnist",
+    question="Seed 003: does Batch Norm change anything on a net as shallow as LeNet-5?",
+    axes={
+        "method": {
+            "none": {"norm": "none"},
+            "bn": {"norm": "bn"},
+            "torch-bn": {"norm": "torch-bn"},
+        },
+        # The seed prints "Learning rate = 0.9. Optimizer: SGD": either reading of 0.9 is run.
+        "optimizer": {
+            "rate 0.9": {"learning_rate": 0.9, "momentum": 0.0},
+            "momentum 0.9": {"learning_rate": 0.01, "momentum": 0.9},
+        },
+    },
+    profiles={
+        "short": {"model": "lenet5", "dataset": "digits", "size": 32, "epochs": 10, "batch_size": 64},
+        "full": {"model": "lenet5", "dataset": "mnist", "size": 32, "epochs": 10, "batch_size": 64},
+    },
+)
+
+LENET_RATES = Grid(
+    name="lenet-rates",
+    question="Does Batch Norm let LeNet-5 take a larger learning rate, or learn faster at a given one?",
+    axes={
+        "method": {"none": {"norm": "none"}, "bn": {"norm": "bn"}},
+        "rate": {f"{r:g}": {"learning_rate": r, "momentum": 0.0} for r in (0.01, 0.1, 0.3, 2.7, 8.1)},
+    },
+    profiles={
+        "short": {"model": "lenet5", "dataset": "digits", "size": 32, "epochs": 3, "batch_size": 64},
+        "full": {"model": "lenet5", "dataset": "mnist", "size": 32, "epochs": 3, "batch_size": 64},
+    },
+)
+
+GRIDS = {grid.name: grid for grid in (LENET_MNIST, LENET_RATES)}

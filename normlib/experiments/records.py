@@ -1,0 +1,165 @@
+"""One finished run, one JSON file: data/runs/GRID/ID.json, where ID is a hash of the configuration.
+
+schema            version of this layout, 1
+results_version   version of normlib's numerics; a record of another version is stale
+grid, id, config  the configuration, seed included, and its hash
+curves            train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds: one number per epoch
+final, best       test accuracy after the last epoch (the headline) and at its best
+per_class         test accuracy of each class after the last epoch
+diverged_at       null, or the first step at which the loss was not finite; null stands for NaN in curves
+environment       device, threads, versions, commit, times
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy
+import torch
+
+SCHEMA = 1
+RESULTS_VERSION = 1  # raise it with every change of normlib that alters what a run gives
+
+RUNS = Path(__file__).resolve().parents[2] / "data" / "runs"
+
+CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "epoch_seconds")
+
+
+class RecordError(ValueError):
+    """A record that is damaged, incomplete or stale; the message names the file and what is wrong."""
+
+
+def config_id(config: dict) -> str:
+    """Twelve hexadecimal digits that depend on the configuration alone."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def environment(device: str, started: datetime) -> dict:
+    """Where and with what a run was made."""
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {
+        "device": torch.cuda.get_device_name()
+        if device == "cuda"
+        else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "commit": git.stdout.strip() or None,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def write(record: dict, runs: Path = RUNS) -> Path:
+    """Validate and store a record; the file appears whole or not at all."""
+    folder = Path(runs) / record["grid"]
+    path = folder / f"{record['id']}.json"
+    validate(record, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".part", delete=False) as part:
+        try:
+            part.write(text)
+            part.flush()
+            os.fsync(part.fileno())
+            os.replace(part.name, path)
+        except BaseException:
+            os.unlink(part.name)
+            raise
+    path.chmod(0o644)
+    return path
+
+
+def read(path: Path) -> dict:
+    """A stored record, checked.
+
+    Raises:
+        RecordError: the file is not a whole, current record.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error})") from error
+    validate(record, path)
+    return record
+
+
+def validate(record: dict, path: Path) -> None:
+    """Raise RecordError unless the record is whole, consistent and of this version."""
+
+    def demand(condition, problem: str) -> None:
+        if not condition:
+            raise RecordError(f"{path}: {problem}")
+
+    demand(isinstance(record, dict), "not an object")
+    keys = {"schema", "results_version", "grid", "id", "config", "curves", "final", "best", "per_class"}
+    keys |= {"diverged_at", "environment"}
+    demand(set(record) == keys, f"keys must be {sorted(keys)}, got {sorted(record)}")
+    demand(record["schema"] == SCHEMA, f"schema must be {SCHEMA}, got {record['schema']}")
+    demand(
+        record["results_version"] == RESULTS_VERSION,
+        f"stale: made with results version {record['results_version']}, now {RESULTS_VERSION}; run it again",
+    )
+    demand(record["id"] == config_id(record["config"]), "id is not the hash of config")
+    demand(Path(path).stem == record["id"], f"file name must be {record['id']}.json")
+    curves, epochs = record["curves"], record["config"]["epochs"]
+    demand(set(curves) == set(CURVES), f"curves must be {sorted(CURVES)}, got {sorted(curves)}")
+    for name, values in curves.items():
+        diverged = record["diverged_at"] is not None
+        demand(
+            diverged or len(values) == epochs, f"curve {name} must have {epochs} epochs, got {len(values)}"
+        )
+        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values if v is not None)
+        demand(
+            numbers and (diverged or None not in values),
+            f"curve {name} holds a value that is no finite number",
+        )
+    demand(
+        record["diverged_at"] is not None or record["final"] == curves["test_accuracy"][-1],
+        "final is not the last",
+    )
+    demand(
+        {"device", "torch", "commit", "started", "finished"} <= set(record["environment"]),
+        "environment incomplete",
+    )
+
+
+def load(grid: str, profile: str | None = None, runs: Path = RUNS):
+    """All records of a grid as a pandas.DataFrame, a row per run in the order of their configuration.
+
+    Columns: every configuration entry, `final`, `best`, `per_class`, `diverged_at`, the curves as lists, `seconds` (sum
+    of epoch_seconds) and `device`.
+
+    Raises:
+        FileNotFoundError: no record; the message says how to make them.
+        RecordError: a damaged or stale record.
+    """
+    import pandas
+
+    records = [read(path) for path in sorted((Path(runs) / grid).glob("*.json"))]
+    records = [r for r in records if profile is None or r["config"]["profile"] == profile]
+    if not records:
+        raise FileNotFoundError(
+            f"no record of grid {grid!r}, profile {profile!r}, under {runs}; make them with: normlib run {grid}"
+        )
+    records.sort(key=lambda r: json.dumps(r["config"], sort_keys=True))
+    rows = [
+        {
+            **r["config"],
+            **{k: r[k] for k in ("final", "best", "per_class", "diverged_at")},
+            **r["curves"],
+            "seconds": sum(r["curves"]["epoch_seconds"]),
+            "device": r["environment"]["device"],
+        }
+        for r in records
+    ]
+    return pandas.DataFrame(rows)

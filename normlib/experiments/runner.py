@@ -1,0 +1,125 @@
+"""Run the configurations of a grid that are not recorded yet, in worker processes of one thread each."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import datasets, models
+from ..convert import norm_factory
+from ..training import predict, progress, train
+from . import records
+from .grids import GRIDS, Grid
+
+
+class _TorchBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """torch's own Batch Norm for inputs of any rank, the yardstick of seed 003's comparison."""
+
+    def _check_input_dim(self, input):
+        pass
+
+
+def _norm_layer(config: dict):
+    if config["norm"] == "torch-bn":
+        return _TorchBatchNorm
+    return norm_factory(config["norm"])
+
+
+_MODELS = {"lenet5": models.LeNet5}
+
+
+@lru_cache(maxsize=2)
+def _data(dataset: str, size: int) -> datasets.Data:
+    return {"digits": datasets.digits, "mnist": datasets.mnist}[dataset](size=size)
+
+
+def execute(grid: str, config: dict) -> dict:
+    """Train one configuration and return its record (schema in `records`)."""
+    started = datetime.now(timezone.utc)
+    data = _data(config["dataset"], config["size"])
+    history = train(
+        lambda: _MODELS[config["model"]](norm_layer=_norm_layer(config)),
+        data,
+        seeds=[config["seed"]],
+        epochs=config["epochs"],
+        batch_size=config["batch_size"],
+        learning_rate=config["learning_rate"],
+        momentum=config["momentum"],
+        label=" ".join(str(config[k]) for k in ("method", "seed")),
+    )
+    curves = {name: getattr(history, name)[0].tolist() for name in records.CURVES[:-1]}
+    curves = {name: [v if v == v else None for v in values] for name, values in curves.items()}
+    curves["epoch_seconds"] = history.epoch_seconds
+    curves = {name: [None if v is None else round(v, 6) for v in values] for name, values in curves.items()}
+    right = predict(history.models[0], data.x_test).argmax(1) == data.y_test
+    per_class = [round(right[data.y_test == c].double().mean().item(), 6) for c in range(data.num_classes)]
+    accuracy = curves["test_accuracy"]
+    return {
+        "schema": records.SCHEMA,
+        "results_version": records.RESULTS_VERSION,
+        "grid": grid,
+        "id": records.config_id(config),
+        "config": config,
+        "curves": curves,
+        "final": accuracy[-1],
+        "best": max((a for a in accuracy if a is not None), default=None),
+        "per_class": per_class,
+        "diverged_at": history.diverged_at.get(config["seed"]),
+        "environment": records.environment(data.x_train.device.type, started),
+    }
+
+
+def _work(grid: str, config: dict, runs: Path) -> None:
+    torch.set_num_threads(1)
+    records.write(execute(grid, config), runs)
+
+
+def run(
+    grid: str | Grid, *, profile: str = "short", seeds: int = 5, workers: int = 1, runs: Path = records.RUNS
+) -> int:
+    """Make every missing record of a grid; return how many were made.
+
+    Args:
+        grid: a name from `GRIDS`, or a Grid.
+        profile: which of the grid's profiles.
+        seeds: runs per combination, seeds 0 … seeds − 1.
+        workers: processes at a time, one thread each.
+        runs: folder of the records.
+
+    Raises:
+        ValueError: unknown grid or profile, seeds or workers below 1.
+        RecordError: an existing record is damaged or stale.
+    """
+    if isinstance(grid, str):
+        if grid not in GRIDS:
+            raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {grid!r}")
+        grid = GRIDS[grid]
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    missing = []
+    for config in grid.configs(profile, seeds):
+        path = Path(runs) / grid.name / f"{records.config_id(config)}.json"
+        if path.exists():
+            records.read(path)
+        else:
+            missing.append(config)
+    if not missing:
+        return 0
+    context = multiprocessing.get_context("spawn")
+    with (
+        progress(total=len(missing), desc=grid.name) as bar,
+        ProcessPoolExecutor(workers, mp_context=context) as pool,
+    ):
+        futures = [pool.submit(_work, grid.name, config, runs) for config in missing]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return len(missing)

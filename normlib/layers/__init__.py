@@ -1,0 +1,5 @@
+"""Normalization layers, one file per method."""
+
+from .batch_norm import BatchNorm
+
+__all__ = ["BatchNorm"]

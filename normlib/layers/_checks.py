@@ -1,0 +1,53 @@
+"""Refusals shared by all layers: each names the argument, its value and what is allowed."""
+
+import math
+
+from torch import Tensor
+
+
+def positive_integer(name: str, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return value
+
+
+def positive_float(name: str, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0 and finite, got {value!r}")
+    return float(value)
+
+
+def unit_interval(name: str, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+    return float(value)
+
+
+def features(x: Tensor, num_features: int) -> None:
+    """Refuse an input that is not (N, C, *) in floating point with C = num_features."""
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point, got {x.dtype}; convert it, for example x.float()")
+    if x.dim() < 2:
+        raise ValueError(f"x must have shape (N, C, *) with a batch dimension, got {tuple(x.shape)}")
+    if x.shape[1] != num_features:
+        raise ValueError(
+            f"x must have C = num_features = {num_features} channels, got shape {tuple(x.shape)}"
+        )
+
+
+def batch_groups(x: Tensor, virtual_batch_size: int | None) -> int:
+    """Return the number of virtual batches in x; refuse sets too small to have a variance."""
+    n = x.shape[0]
+    if virtual_batch_size is not None and (n == 0 or n % virtual_batch_size):
+        raise ValueError(
+            f"the batch size must be a positive multiple of virtual_batch_size = {virtual_batch_size}, got {n}"
+        )
+    groups = 1 if virtual_batch_size is None else n // virtual_batch_size
+    values = x.numel() // (groups * x.shape[1])
+    if values < 2:
+        raise ValueError(
+            f"x must hold at least 2 values per channel and statistic in training, got {values} "
+            f"(shape {tuple(x.shape)}, virtual_batch_size {virtual_batch_size}); "
+            "use a larger batch, eval mode, or a layer without batch statistics"
+        )
+    return groups

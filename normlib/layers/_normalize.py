@@ -1,0 +1,171 @@
+r"""The one normalization, with its gradient, that every method on batch statistics shares.
+
+A method maps x to  y = γ x̂ + β  with, per channel,
+
+    x̂ = a (x − μ_B) + d,
+
+where μ_B and σ_B² are the batch's mean and biased variance, and the slope a and the offset d are
+functions of them (and of a history that is constant for the gradient). Writing ⟨·⟩ for the mean over the
+n values that share μ_B, and g = γ ∂L/∂y, the chain rule gives
+
+    ∂L/∂x = a g + (∂d/∂μ_B − a) ⟨g⟩ + 2 (x − μ_B) [ ∂a/∂σ_B² ⟨g (x − μ_B)⟩ + ∂d/∂σ_B² ⟨g⟩ ]
+    ∂L/∂γ = Σ ∂L/∂y x̂,    ∂L/∂β = Σ ∂L/∂y.
+
+Batch Norm is a = (σ_B² + ε)^(−1/2), d = 0; the other methods differ in `Line` alone. One tensor of the
+input's size, the input itself, is saved for the backward pass.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Line(NamedTuple):
+    """x̂ = slope (x − μ_B) + offset, and how both move with the batch; None stands for 0."""
+
+    slope: Tensor
+    offset: Tensor | None = None
+    slope_by_var: Tensor | None = None  # ∂slope/∂σ_B²
+    offset_by_mean: Tensor | None = None  # ∂offset/∂μ_B
+    offset_by_var: Tensor | None = None  # ∂offset/∂σ_B²
+
+
+class _Layout(NamedTuple):
+    """How x is seen while it is reduced: statistics have shape `stat`, γ and β `channel`."""
+
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+    stat: tuple[int, ...]
+    channel: tuple[int, ...]
+    last: bool  # channels are innermost in memory
+    n: int  # values that share a statistic
+
+
+def _layout(x: Tensor, groups: int) -> _Layout:
+    N, C = x.shape[:2]
+    L = x.numel() // (N * C)
+    n = N // groups * L
+    if L == 1 or (x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()):
+        return _Layout((groups, n, C), (1,), (groups, 1, C), (1, 1, C), True, n)
+    return _Layout((groups, N // groups, C, L), (1, 3), (groups, 1, C, 1), (1, 1, C, 1), False, n)
+
+
+def _seen(x: Tensor, layout: _Layout) -> Tensor:
+    return (x.movedim(1, -1) if layout.last else x).reshape(layout.shape)
+
+
+def _unseen(x: Tensor, layout: _Layout, like: Tensor) -> Tensor:
+    """Undo `_seen`, keeping the memory order."""
+    if layout.last:
+        N, C, *rest = like.shape
+        return x.reshape(N, *rest, C).movedim(-1, 1)
+    return x.reshape(like.shape)
+
+
+def _sum_of_squares(x: Tensor, layout: _Layout) -> Tensor:
+    if layout.last:
+        return x.square().sum(layout.dims, keepdim=True)
+    # torch's only fused square-and-sum; it is vectorised along the innermost dimension alone
+    return torch.linalg.vector_norm(x, dim=3, keepdim=True).square_().sum(1, keepdim=True)
+
+
+class _BatchNormalize(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, bias, groups, line, *history):
+        layout = _layout(x, groups)
+        seen = _seen(x, layout).to(_precision(x))
+        mean = seen.sum(layout.dims, keepdim=True).div_(layout.n)
+        centred = seen - mean
+        # centred first: E[x²] − E[x]² cancels where the mean is large
+        var = _sum_of_squares(centred, layout).div_(layout.n)
+        a, d, *_ = line(mean, var, *(h.view(layout.channel) for h in history))
+        shift = None if d is None else d
+        if weight is not None:
+            weight, bias = weight.view(layout.channel), bias.view(layout.channel)
+            a = a * weight
+            shift = bias if d is None else d * weight + bias
+        y = centred.mul_(a)
+        if shift is not None:
+            y = y.add_(shift)
+        C = x.shape[1]
+        return _unseen(y.to(x.dtype), layout, x), mean.view(groups, C), var.view(groups, C)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, _, ctx.groups, ctx.line, *history = inputs
+        _, mean, var = output
+        ctx.mark_non_differentiable(mean, var)
+        ctx.save_for_backward(x, weight, mean, var, *history)
+
+    @staticmethod
+    def backward(ctx, dy, *_):
+        x, weight, mean, var, *history = ctx.saved_tensors
+        layout = _layout(x, ctx.groups)
+        seen, dy = _seen(x, layout).to(_precision(x)), _seen(dy, layout).to(_precision(x))
+        twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        if twice:  # through the statistics too, so they are taken from x again
+            mean = seen.mean(layout.dims, keepdim=True)
+            var = (seen - mean).square().mean(layout.dims, keepdim=True)
+        else:
+            mean, var = mean.view(layout.stat), var.view(layout.stat)
+        a, d, a_var, d_mean, d_var = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
+
+        buffer = seen - mean
+        buffer = buffer * dy if twice else buffer.mul_(dy)
+        sum_g = dy.sum(layout.dims, keepdim=True)
+        sum_gx = buffer.sum(layout.dims, keepdim=True)
+
+        dweight = dbias = None
+        scaled = a
+        by_mean = -a if d_mean is None else d_mean - a
+        by_var = None if a_var is None else a_var * sum_gx
+        if d_var is not None:
+            by_var = d_var * sum_g if by_var is None else by_var + d_var * sum_g
+        if weight is not None:
+            dweight = a * sum_gx if d is None else a * sum_gx + d * sum_g
+            dweight = dweight.sum(0).reshape(weight.shape).to(weight.dtype)
+            dbias = sum_g.sum(0).reshape(weight.shape).to(weight.dtype)
+            weight = weight.view(layout.channel)
+            scaled = a * weight
+            by_mean = by_mean * weight
+            by_var = None if by_var is None else by_var * weight
+
+        shift = by_mean * sum_g / layout.n
+        if by_var is None:
+            dx = dy * scaled + shift
+        else:
+            tilt = by_var * (2 / layout.n)
+            shift = shift - tilt * mean
+            if twice:
+                dx = dy * scaled + seen * tilt + shift
+            else:
+                dx = torch.mul(seen, tilt, out=buffer).add_(shift).addcmul_(dy, scaled)
+        dx = _unseen(dx.to(x.dtype), layout, x)
+        return dx, dweight, dbias, None, None, *(None for _ in history)
+
+
+def _precision(x: Tensor) -> torch.dtype:
+    """Half-precision inputs are normalized in float32: their sums overflow or lose everything."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def batch_normalize(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    line: Callable[..., Line],
+    *,
+    groups: int = 1,
+    history: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize x (N, C, *) over `groups` runs of N/groups consecutive samples each.
+
+    `line(mean, var, *history)` gets the biased batch statistics and the history, shaped to broadcast
+    against each other, and returns the `Line`. History tensors, of shape (C,), get no gradient; pass copies of buffers that
+    change afterwards. Returns y like x and the statistics of shape (groups, C), detached.
+    """
+    return _BatchNormalize.apply(x, weight, bias, groups, line, *history)
