@@ -22,9 +22,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{grid.name:16} {', '.join(grid.profiles):12} {grid.question}")
         return 0
     try:
-        made = experiments.run(
-            options.grid, profile=options.profile, seeds=options.seeds, workers=options.workers
-        )
+        made = experiments.run(options.grid, profile=options.profile, seeds=options.seeds, workers=options.workers)
     except (ValueError, OSError) as error:
         print(f"normlib: {error}", file=sys.stderr)
         return 2

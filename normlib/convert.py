@@ -1,33 +1,167 @@
-"""Normalization layers by name."""
+"""Normalization by name: a factory for `norm_layer=`, and the conversion of a whole model in one call.
+
+resnet18(norm_layer=norm_factory("gn", num_groups=16))
+convert_norm(resnet18(weights="DEFAULT"), "gn+ws")
+"""
 
 import difflib
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
 from . import layers
+from .layers._checks import divisors
 
-_METHODS: dict[str, Callable[..., nn.Module] | None] = {"bn": layers.BatchNorm, "none": None}
+_METHODS: dict[str, type[nn.Module] | None] = {
+    "bn": layers.BatchNorm,
+    "brn": layers.BatchRenorm,
+    "ln": layers.LayerNorm,
+    "in": layers.InstanceNorm,
+    "gn": layers.GroupNorm,
+    "bcn": layers.BatchChannelNorm,
+    "mbn": layers.MomentumBatchNorm,
+    "none": None,
+}
+_GROUPED = ("gn", "bcn")
+
+
+def _method(name: str) -> type[nn.Module] | None:
+    if name not in _METHODS:
+        near = difflib.get_close_matches(str(name), _METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name must be one of {', '.join(_METHODS)}, got {name!r}{hint}")
+    return _METHODS[name]
+
+
+def fitting_groups(num_features: int, num_groups: int = 32) -> int:
+    """The number of groups used for a width that num_groups does not suit.
+
+    It is the largest divisor of num_features that is at most num_groups and leaves two channels or more in each group
+    (a group per channel would be Instance Norm), or 1 where there is none.
+    """
+    return max((d for d in divisors(num_features) if d <= num_groups and 2 * d <= num_features), default=1)
 
 
 def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
     """The layer `name` as a function of the number of channels, ready for a `norm_layer=` argument.
 
     Args:
-        name: "bn" for `layers.BatchNorm`; "none" gives None, no normalization at all.
-        options: passed to the layer, for example virtual_batch_size=4.
+        name: "bn", "brn", "ln", "in", "gn", "bcn" or "mbn" for the classes of `normlib.layers`; "none" gives None.
+        options: passed to the layer, for example virtual_batch_size=4. "mbn" needs batch_size. The
+            num_groups of "gn" and "bcn", 32 by default, is fitted to each width by `fitting_groups`.
 
     Raises:
         ValueError: an unknown name (the message lists the known ones and the nearest), or options for "none".
+        TypeError: options that the layer does not take, or a missing one.
     """
-    if name not in _METHODS:
-        near = difflib.get_close_matches(str(name), _METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name must be one of {', '.join(_METHODS)}, got {name!r}{hint}")
-    layer = _METHODS[name]
+    layer = _method(name)
     if layer is None:
         if options:
             raise ValueError(f'"none" takes no options, got {", ".join(options)}')
         return None
+    if name in _GROUPED:
+        wanted = options.pop("num_groups", 32)
+        layer(wanted * 2, wanted, **options)  # refuse bad options here, not at the first use
+
+        def grouped(num_features: int, **more) -> nn.Module:
+            return layer(num_features, fitting_groups(num_features, wanted), **(options | more))
+
+        return grouped
+    layer(2, **options)
     return partial(layer, **options)
+
+
+def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
+    """Replace every Batch Norm of a model, in place, by the layer `name`; return the model.
+
+    Batch Norms are torch's (1d, 2d, 3d, sync) and `layers.BatchNorm`. The new layer keeps weight and bias (the same
+    parameters, so that an optimizer made before goes on), ε unless given, device, dtype, training mode and hooks;
+    running statistics where they mean the same: mean and variance for "bn", "mbn" and "bcn", mean and
+    √(variance + ε) for "brn".
+
+    Args:
+        model: any module; returned itself, or its replacement if it is a Batch Norm.
+        name: as for `norm_factory`, without "none"; with "+ws" appended ("gn+ws") every nn.Conv2d standardizes its
+            weights too (`layers.WSConv2d`).
+        options: as for `norm_factory`, and `ws_eps`.
+
+    Raises:
+        ValueError: an unknown name; no Batch Norm in the model; with "+ws" a convolution that is not a plain
+            nn.Conv2d, or has one weight per filter, named by its path. The model is then unchanged.
+    """
+    base, plus, ws = name.partition("+")
+    if (plus and ws != "ws") or base == "none":
+        raise ValueError(f"name must be a method, or a method with '+ws', got {name!r}")
+    ws_eps = options.pop("ws_eps", 1e-5)
+    factory = norm_factory(base, **options)
+    old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
+    if not old:
+        raise ValueError(f"model must contain a Batch Norm, got {type(model).__name__} without one")
+    convolutions = _plain_convolutions(model) if plus else []
+    replacement = {id(m): _converted(m, factory, keep_eps="eps" not in options) for m in old.values()}
+    for convolution in convolutions:
+        convolution.__class__ = layers.WSConv2d
+        convolution.ws_eps = ws_eps
+    if isinstance(model, _BATCH_NORMS):
+        return replacement[id(model)]
+    for module in model.modules():
+        for child_name, child in module.named_children():
+            if id(child) in replacement:
+                setattr(module, child_name, replacement[id(child)])
+    return model
+
+
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, layers.BatchNorm)
+
+
+def _plain_convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions to standardize; refuse those that cannot be."""
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd) and not isinstance(module, layers.WSConv2d):
+            if type(module) is not nn.Conv2d:
+                raise ValueError(f"{path}: only nn.Conv2d can be standardized, got {type(module).__name__}")
+            if module.weight[0].numel() < 2:
+                raise ValueError(f"{path}: a filter of one weight cannot be standardized")
+            found.append(module)
+    return found
+
+
+def _converted(old: nn.Module, factory: Callable[..., nn.Module], keep_eps: bool) -> nn.Module:
+    options = {"affine": old.weight is not None} | ({"eps": old.eps} if keep_eps else {})
+    new = factory(old.num_features, **options)
+    reference = old.weight if old.weight is not None else old.running_mean
+    if reference is not None:
+        new.to(reference)
+    inner = new.batch if isinstance(new, layers.BatchChannelNorm) else new
+    if old.weight is not None:
+        inner.weight, inner.bias = old.weight, old.bias
+    if old.running_mean is not None:
+        with torch.no_grad():
+            _keep_statistics(old, inner)
+    for key, value in old.__dict__.items():
+        if "_hooks" in key and value:
+            getattr(new, key).update(value)
+    return new.train(old.training)
+
+
+def _keep_statistics(old: nn.Module, new: nn.Module) -> None:
+    values = {
+        "running_mean": old.running_mean,
+        "running_var": old.running_var,
+        "running_std": (old.running_var + old.eps).sqrt(),
+        "momentum_mean": old.running_mean,
+        "momentum_var": old.running_var,
+        "num_batches_tracked": old.num_batches_tracked,
+    }
+    for name, buffer in new.named_buffers(recurse=False):
+        buffer.copy_(values[name])
+
+
+def set_epoch(model: nn.Module, epoch: int, total_epochs: int) -> None:
+    """Tell every scheduled layer of a model (those with a method `set_epoch`) the epoch, counted from 1."""
+    for module in model.modules():
+        if hasattr(module, "set_epoch"):
+            module.set_epoch(epoch, total_epochs)

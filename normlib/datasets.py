@@ -42,7 +42,9 @@ class Data:
         return replace(self, **kept)
 
     def resized(self, size: int) -> "Data":
-        """Interpolate all images bilinearly to size × size."""
+        """Interpolate all images bilinearly to size × size pixels."""
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}")
         return replace(self, x_train=_resize(self.x_train, size), x_test=_resize(self.x_test, size))
 
     def to(self, device: torch.device | str) -> "Data":
@@ -126,12 +128,11 @@ def _load(kind, root: Path | str | None, download: bool, folder: str, md5: dict[
         file.with_name(file.name + ".gz").unlink(missing_ok=True)
     missing = [name for name in md5 if not (root / folder / name).exists()]
     try:
-        splits = tuple(
-            kind(str(root), train=train, download=download and bool(missing)) for train in (True, False)
-        )
+        splits = tuple(kind(str(root), train=train, download=download and bool(missing)) for train in (True, False))
     except (OSError, RuntimeError) as error:
+        removed = f" (damaged and removed: {', '.join(map(str, damaged))})" if damaged else ""
         raise DataUnavailableError(
-            f"{kind.__name__} is not under {root} and could not be fetched ({error}). Three ways to get it: "
+            f"{kind.__name__} is not under {root}{removed} and could not be fetched ({error}). Three ways to get it: "
             f"(1) run again with a network, download=True keeps a copy under {root}; "
             f"(2) point root= or the variable NORMLIB_DATA to a folder that holds {folder}/ in torchvision's layout; "
             "(3) use normlib.datasets.digits(), which needs no download"

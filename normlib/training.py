@@ -1,9 +1,9 @@
 """One training loop for every model, normalization and batch size; many seeds at once where that pays.
 
-`train` builds one model per seed, trains them by SGD and returns every curve. Seeds trained together share one
-vectorised step (`torch.func.vmap` over stacked parameters and buffers): on small fully connected networks ten seeds then
-cost about as much as two or three. Convolutional networks gain nothing from it on a CPU and are trained one by one. Both
-ways give each seed the same initial weights and the same batches.
+`train` builds one model per seed, trains them by SGD and returns every curve. Seeds trained together share
+one vectorised step (`torch.func.vmap` over stacked parameters and buffers): on small fully connected networks
+ten seeds then cost about as much as three. Convolutional networks gain nothing from it on a CPU and are
+trained one by one. Both ways give each seed the same initial weights and the same batches.
 """
 
 import math
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from tqdm.auto import tqdm
 
+from .convert import set_epoch
 from .datasets import Data
 
 Sampler = Callable[[Tensor, int, torch.Generator], Iterable[Tensor]]
@@ -34,9 +35,9 @@ def shuffled(labels: Tensor, batch_size: int, generator: torch.Generator) -> Ite
 class History:
     """What `train` measured; every curve is a float64 tensor of shape (seeds, epochs), NaN once a seed diverged.
 
-    train_loss is the mean cross-entropy in nats over the epoch's batches as they were trained on, train_accuracy the
-    share in [0, 1] of their samples classified correctly, both in training mode; the test curves are taken in evaluation
-    mode after the epoch. epoch_seconds (epochs,) is wall time, all seeds together, evaluation left out.
+    train_loss is the mean cross-entropy in nats over the epoch's batches as they were trained on, train_accuracy
+    the share in [0, 1] of their samples classified correctly, both in training mode; the test curves are taken
+    in evaluation mode after the epoch. epoch_seconds (epochs,) is wall time, all seeds together, without evaluation.
     """
 
     seeds: list[int]
@@ -46,9 +47,7 @@ class History:
     test_accuracy: Tensor
     epoch_seconds: list[float]
     diverged_at: dict[int, int] = field(default_factory=dict)  # seed → first step with a loss not finite
-    models: list[nn.Module] = field(
-        default_factory=list, repr=False
-    )  # trained, one per seed, in evaluation mode
+    models: list[nn.Module] = field(default_factory=list, repr=False)  # trained, one per seed, in evaluation mode
 
 
 def train(
@@ -74,7 +73,7 @@ def train(
         seeds: one model each; a seed fixes the initial weights, the batches and the dropout masks.
         epochs: passes over the training set, 1 or more.
         batch_size: samples per step; what is left of an epoch after the last full batch is not used.
-        learning_rate: step size at the start, a sum over nothing: the loss is the mean over the batch.
+        learning_rate: step size before `schedule`; the loss is the mean over the batch.
         momentum: heavy-ball momentum of SGD.
         weight_decay: L2 coefficient, on all parameters.
         schedule: (epoch counted from 1, epochs) → factor on the learning rate.
@@ -94,9 +93,7 @@ def train(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if not 1 <= batch_size <= len(data.x_train):
-        raise ValueError(
-            f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}"
-        )
+        raise ValueError(f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}")
     models = []
     for seed in seeds:
         torch.manual_seed(seed)
@@ -126,6 +123,30 @@ def train(
     )
 
 
+def _single(model: nn.Module):
+    """Parameters, training and evaluation pass of one model, with a leading dimension of 1; nothing to finish."""
+    return list(model.parameters()), lambda x: model(x[0])[None], lambda x: model(x)[None], lambda: None
+
+
+def _stacked(models: list[nn.Module]):
+    """The same for many models as one: stacked parameters; `finish` writes them back into the models."""
+    parameters, buffers = stack_module_state(models)
+    base = models[0]
+
+    def one(parameters, buffers, x):
+        return functional_call(base, (parameters, buffers), (x,))
+
+    each = torch.func.vmap(one, randomness="different")
+    same = torch.func.vmap(one, in_dims=(0, 0, None), randomness="different")
+
+    def finish() -> None:
+        for i, model in enumerate(models):
+            model.load_state_dict({name: value[i].detach() for name, value in (parameters | buffers).items()})
+
+    leaves = list(parameters.values())
+    return leaves, lambda x: each(parameters, buffers, x), lambda x: same(parameters, buffers, x), finish
+
+
 def _train_group(
     models,
     seeds,
@@ -141,39 +162,18 @@ def _train_group(
     label,
 ):
     """Train models that share every step: stacked when there are several, plainly when there is one."""
-    device = data.x_train.device
-    stacked = len(models) > 1
-    base = models[0]
-    if stacked:
-        parameters, buffers = stack_module_state(models)
-        base = base.to("meta") if False else base
-        leaves = list(parameters.values())
-
-        def one(parameters, buffers, x):
-            return functional_call(base, (parameters, buffers), (x,))
-
-        every = torch.func.vmap(one, randomness="different")
-        shared = torch.func.vmap(one, in_dims=(0, 0, None), randomness="different")
-        forward = lambda x: every(parameters, buffers, x)  # noqa: E731
-        evaluate = lambda x: shared(parameters, buffers, x)  # noqa: E731
-    else:
-        leaves = list(base.parameters())
-        forward = lambda x: base(x[0])[None]  # noqa: E731
-        evaluate = lambda x: base(x)[None]  # noqa: E731
-
+    leaves, forward, evaluate, finish = _stacked(models) if len(models) > 1 else _single(models[0])
+    base, device, S = models[0], data.x_train.device, len(models)
     optimizer = torch.optim.SGD(leaves, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     torch.manual_seed(seeds[0])  # dropout
-    S = len(seeds)
     curves = {k: torch.full((S, epochs), math.nan, dtype=torch.float64) for k in _CURVES}
     seconds, diverged, step = [], {}, 0
     with progress(total=epochs, desc=label or type(base).__name__) as bar:
         for epoch in range(1, epochs + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(epoch, epochs)
-            for module in base.modules():
-                if hasattr(module, "set_epoch"):
-                    module.set_epoch(epoch, epochs)
+            set_epoch(base, epoch, epochs)
             base.train()
             start = time.perf_counter()
             losses, hits = [], []
@@ -183,8 +183,10 @@ def _train_group(
                 logits = forward(x)
                 loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
                 loss = loss.view(S, -1).mean(1)
-                optimizer.zero_grad(set_to_none=True)
-                loss.sum().backward()
+                # not backward(): accumulating would copy every transposed gradient once more
+                gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+                for leaf, gradient in zip(leaves, gradients, strict=True):
+                    leaf.grad = gradient
                 optimizer.step()
                 losses.append(loss.detach())
                 hits.append((logits.detach().argmax(-1) == y).float().mean(1))
@@ -204,11 +206,7 @@ def _train_group(
             bar.set_postfix_str(f"test accuracy {curves['test_accuracy'][:, epoch - 1].nanmean():.3f}")
             if not alive.any():
                 break
-    if stacked:
-        with torch.no_grad():
-            for i, model in enumerate(models):
-                state = {k: v[i] for k, v in (parameters | buffers).items()}
-                model.load_state_dict(state)
+    finish()
     for model in models:
         model.eval()
     return History(list(seeds), **curves, epoch_seconds=seconds, diverged_at=diverged, models=models)

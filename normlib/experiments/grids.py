@@ -67,4 +67,14 @@ LENET_RATES = Grid(
     },
 )
 
-GRIDS = {grid.name: grid for grid in (LENET_MNIST, LENET_RATES)}
+DIGITS_BATCH_SIZE = Grid(
+    name="digits-batch-size",
+    question="The book in one figure: what the batch size does to a deep fully connected net.",
+    axes={
+        "method": {name: {"norm": name} for name in ("none", "bn", "ln")},
+        "m": {str(m): {"batch_size": m, "learning_rate": 0.2 * m / 64} for m in (2, 4, 8, 16, 32, 64, 128)},
+    },
+    profiles={"short": {"model": "mlp", "dataset": "digits", "size": 8, "epochs": 10, "momentum": 0.0}},
+)
+
+GRIDS = {grid.name: grid for grid in (DIGITS_BATCH_SIZE, LENET_MNIST, LENET_RATES)}

@@ -46,9 +46,7 @@ def environment(device: str, started: datetime) -> dict:
     here = Path(__file__).resolve().parent
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {
-        "device": torch.cuda.get_device_name()
-        if device == "cuda"
-        else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -115,9 +113,7 @@ def validate(record: dict, path: Path) -> None:
     demand(set(curves) == set(CURVES), f"curves must be {sorted(CURVES)}, got {sorted(curves)}")
     for name, values in curves.items():
         diverged = record["diverged_at"] is not None
-        demand(
-            diverged or len(values) == epochs, f"curve {name} must have {epochs} epochs, got {len(values)}"
-        )
+        demand(diverged or len(values) == epochs, f"curve {name} must have {epochs} epochs, got {len(values)}")
         numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values if v is not None)
         demand(
             numbers and (diverged or None not in values),

@@ -29,7 +29,10 @@ def _norm_layer(config: dict):
     return norm_factory(config["norm"])
 
 
-_MODELS = {"lenet5": models.LeNet5}
+_MODELS = {
+    "lenet5": lambda data, norm_layer: models.LeNet5(data.num_classes, norm_layer),
+    "mlp": lambda data, norm_layer: models.MLP(data.x_train[0].numel(), norm_layer=norm_layer),
+}
 
 
 @lru_cache(maxsize=2)
@@ -42,7 +45,7 @@ def execute(grid: str, config: dict) -> dict:
     started = datetime.now(timezone.utc)
     data = _data(config["dataset"], config["size"])
     history = train(
-        lambda: _MODELS[config["model"]](norm_layer=_norm_layer(config)),
+        lambda: _MODELS[config["model"]](data, _norm_layer(config)),
         data,
         seeds=[config["seed"]],
         epochs=config["epochs"],

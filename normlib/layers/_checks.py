@@ -17,6 +17,12 @@ def positive_float(name: str, value) -> float:
     return float(value)
 
 
+def at_least(name: str, value, bound: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= bound:
+        raise ValueError(f"{name} must be a number of at least {bound}, got {value!r}")
+    return float(value)
+
+
 def unit_interval(name: str, value) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
@@ -30,13 +36,11 @@ def features(x: Tensor, num_features: int) -> None:
     if x.dim() < 2:
         raise ValueError(f"x must have shape (N, C, *) with a batch dimension, got {tuple(x.shape)}")
     if x.shape[1] != num_features:
-        raise ValueError(
-            f"x must have C = num_features = {num_features} channels, got shape {tuple(x.shape)}"
-        )
+        raise ValueError(f"x must have C = num_features = {num_features} channels, got shape {tuple(x.shape)}")
 
 
-def batch_groups(x: Tensor, virtual_batch_size: int | None) -> int:
-    """Return the number of virtual batches in x; refuse sets too small to have a variance."""
+def batch_groups(x: Tensor, virtual_batch_size: int | None, least: int = 2) -> int:
+    """Return the number of virtual batches in x; refuse sets of fewer than `least` values, too small for a variance."""
     n = x.shape[0]
     if virtual_batch_size is not None and (n == 0 or n % virtual_batch_size):
         raise ValueError(
@@ -44,10 +48,24 @@ def batch_groups(x: Tensor, virtual_batch_size: int | None) -> int:
         )
     groups = 1 if virtual_batch_size is None else n // virtual_batch_size
     values = x.numel() // (groups * x.shape[1])
-    if values < 2:
+    if values < least:
         raise ValueError(
-            f"x must hold at least 2 values per channel and statistic in training, got {values} "
+            f"x must hold at least {least} values per channel and statistic in training, got {values} "
             f"(shape {tuple(x.shape)}, virtual_batch_size {virtual_batch_size}); "
             "use a larger batch, eval mode, or a layer without batch statistics"
         )
     return groups
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def divisor(name: str, value, number: int) -> int:
+    """Refuse a value that does not divide number."""
+    positive_integer(name, value)
+    if number % value:
+        near = min(divisors(number), key=lambda d: (abs(d - value), d))
+        raise ValueError(f"{name} must divide the {number} channels, got {value}; the nearest divisor is {near}")
+    return value

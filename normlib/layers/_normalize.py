@@ -68,7 +68,7 @@ def _sum_of_squares(x: Tensor, layout: _Layout) -> Tensor:
     if layout.last:
         return x.square().sum(layout.dims, keepdim=True)
     # torch's only fused square-and-sum; it is vectorised along the innermost dimension alone
-    return torch.linalg.vector_norm(x, dim=3, keepdim=True).square_().sum(1, keepdim=True)
+    return torch.linalg.vector_norm(x, dim=3, keepdim=True).square().sum(1, keepdim=True)
 
 
 class _BatchNormalize(torch.autograd.Function):
@@ -77,22 +77,25 @@ class _BatchNormalize(torch.autograd.Function):
     @staticmethod
     def forward(x, weight, bias, groups, line, *history):
         layout = _layout(x, groups)
-        seen = _seen(x, layout).to(_precision(x))
-        mean = seen.sum(layout.dims, keepdim=True).div_(layout.n)
-        centred = seen - mean
-        # centred first: E[x²] − E[x]² cancels where the mean is large
-        var = _sum_of_squares(centred, layout).div_(layout.n)
+        seen = _seen(x, layout).to(precision(x))
+        # Centred first, because E[x²] − E[x]² cancels where the mean is large: on the mean of a sixteenth of the
+        # samples, which is at most √15 σ_B from μ_B, so that the rest of the mean is found without cancellation.
+        near = seen[:, : -(-seen.shape[1] // 16)].mean(layout.dims, keepdim=True)
+        centred = seen - near
+        rest = centred.sum(layout.dims, keepdim=True).div_(layout.n)
+        mean = near + rest
+        var = (_sum_of_squares(centred, layout) / layout.n - rest.square()).clamp(min=0)
         a, d, *_ = line(mean, var, *(h.view(layout.channel) for h in history))
-        shift = None if d is None else d
+        shift = -a * rest if d is None else d - a * rest
         if weight is not None:
             weight, bias = weight.view(layout.channel), bias.view(layout.channel)
             a = a * weight
-            shift = bias if d is None else d * weight + bias
-        y = centred.mul_(a)
-        if shift is not None:
-            y = y.add_(shift)
+            shift = shift * weight + bias
+        y = centred.mul_(a).add_(shift)
         C = x.shape[1]
-        return _unseen(y.to(x.dtype), layout, x), mean.view(groups, C), var.view(groups, C)
+        # detached: a view must not leave the function, or an in-place activation behind it is refused
+        y = _unseen(y.to(x.dtype), layout, x).detach()
+        return y, mean.view(groups, C), var.view(groups, C)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -105,7 +108,7 @@ class _BatchNormalize(torch.autograd.Function):
     def backward(ctx, dy, *_):
         x, weight, mean, var, *history = ctx.saved_tensors
         layout = _layout(x, ctx.groups)
-        seen, dy = _seen(x, layout).to(_precision(x)), _seen(dy, layout).to(_precision(x))
+        seen, dy = _seen(x, layout).to(precision(x)), _seen(dy, layout).to(precision(x))
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice:  # through the statistics too, so they are taken from x again
             mean = seen.mean(layout.dims, keepdim=True)
@@ -139,16 +142,14 @@ class _BatchNormalize(torch.autograd.Function):
             dx = dy * scaled + shift
         else:
             tilt = by_var * (2 / layout.n)
-            shift = shift - tilt * mean
-            if twice:
-                dx = dy * scaled + seen * tilt + shift
-            else:
-                dx = torch.mul(seen, tilt, out=buffer).add_(shift).addcmul_(dy, scaled)
+            del buffer  # its memory is just right for dx
+            # addcmul_ would save one more tensor for a moment, but torch.func.vmap has no rule for it
+            dx = torch.addcmul((seen * tilt).add_(shift - tilt * mean), dy, scaled)
         dx = _unseen(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)
 
 
-def _precision(x: Tensor) -> torch.dtype:
+def precision(x: Tensor) -> torch.dtype:
     """Half-precision inputs are normalized in float32: their sums overflow or lose everything."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
@@ -165,7 +166,8 @@ def batch_normalize(
     """Normalize x (N, C, *) over `groups` runs of N/groups consecutive samples each.
 
     `line(mean, var, *history)` gets the biased batch statistics and the history, shaped to broadcast
-    against each other, and returns the `Line`. History tensors, of shape (C,), get no gradient; pass copies of buffers that
-    change afterwards. Returns y like x and the statistics of shape (groups, C), detached.
+    against each other, and returns the `Line`. History tensors, of shape (C,), get no gradient; pass copies of
+    buffers that change afterwards. Returns y like x and the statistics of shape (groups, C), detached.
     """
-    return _BatchNormalize.apply(x, weight, bias, groups, line, *history)
+    y, mean, var = _BatchNormalize.apply(x, weight, bias, groups, line, *history)
+    return y, mean.detach(), var.detach()  # torch.compile forgets mark_non_differentiable

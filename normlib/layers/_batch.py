@@ -1,0 +1,68 @@
+"""What the layers on batch statistics have in common: parameters, buffers, running averages, the choice of kernel."""
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks
+from ._normalize import precision
+
+# Below this many values one call of torch's kernel beats our few vectorised passes; above, and only for
+# channels-first CPU tensors, its statistics loop is the slower (`make bench` shows both sides).
+_FEW = 1 << 17
+
+
+class BatchStatistics(nn.Module):
+    """Base of the layers that take a mean and a variance per channel over (virtual) batches."""
+
+    def __init__(self, num_features: int, eps: float, affine: bool, virtual_batch_size: int | None):
+        super().__init__()
+        self.num_features = _checks.positive_integer("num_features", num_features)
+        self.eps = _checks.positive_float("eps", eps)
+        self.affine = affine
+        if virtual_batch_size is not None:
+            _checks.positive_integer("virtual_batch_size", virtual_batch_size)
+        self.virtual_batch_size = virtual_batch_size
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
+
+    def add_statistics(self, **values: float) -> None:
+        """Register one buffer of shape (C,) per name, filled with its value, and the count of batches."""
+        for name, value in values.items():
+            self.register_buffer(name, torch.full((self.num_features,), float(value)))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+
+    def reset_running_stats(self) -> None:
+        """Return every statistic to where it starts (mean 0, variance or deviation 1) and the count to 0."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                buffer.fill_(1 if name.endswith(("_var", "_std")) else 0)
+
+    def extra_repr(self) -> str:
+        text = ", ".join(f"{name}={getattr(self, name)}" for name in self._shown())
+        return f"{self.num_features}, {text}"
+
+    def _shown(self) -> list[str]:
+        shown = ["eps", "affine"]
+        return shown if self.virtual_batch_size is None else [*shown, "virtual_batch_size"]
+
+
+def by_torch(x: Tensor, groups: int) -> bool:
+    """Whether torch's own Batch Norm kernel is at least as fast as ours for this input."""
+    return groups == 1 and not (x.is_cpu and x.numel() > _FEW and x.is_contiguous())
+
+
+@torch.no_grad()
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch mean and biased variance per channel, shape (C,), at least in float32."""
+    dims = [d for d in range(x.dim()) if d != 1]
+    x = x.to(precision(x))
+    mean = x.mean(dims, keepdim=True)
+    return mean.flatten(), (x - mean).square().mean(dims)
+
+
+def move(running: Tensor, new: Tensor, share: float) -> None:
+    """running ← (1 − share) running + share new, in place; a value that is not finite moves nothing.
+
+    The difference becomes 0 on the device: no branch, no synchronization.
+    """
+    running.add_((new - running).nan_to_num_(0.0, 0.0, 0.0), alpha=share)

@@ -1,0 +1,111 @@
+r"""Batch-Channel Normalization (Qiao et al., 2019, arXiv 1903.10520): Batch Norm, then Group Norm.
+
+    ẋ = BN(x) with γ, β per channel,   y = γ' GN(ẋ) + β' with γ', β' per group
+
+For micro-batches Batch Norm is replaced by running estimates, updated first and then used, without gradient:
+
+    μ̂' = (1 − ρ) μ̂ + ρ μ_B,   σ̂²' = (1 − ρ) σ̂² + ρ ⟨(x − μ̂)²⟩,   ẋ = γ (x − μ̂')/√(σ̂²' + ε) + β
+
+The variance is centred on the old μ̂. The backward pass of this half is g/√(σ̂²' + ε); gradients flow normally
+through the Group Norm. In the published micro-batch code the rate ρ starts at 0 and nothing sets it, so that most
+copies never learn the statistics; here it is `momentum`. The per-group affine has shape (1, G, 1) in the official code.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import _checks
+from ._batch import BatchStatistics, move
+from ._normalize import Line, batch_normalize
+from .batch_norm import BatchNorm
+
+
+def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
+    square = var + (mean - old_mean).square()  # ⟨(x − μ̂)²⟩
+    slope = ((1 - rate) * old_var + rate * square + eps).rsqrt().detach()
+    offset = ((1 - rate) * (mean - old_mean)).detach() * slope  # μ_B − μ̂', in units of σ̂'
+    return Line(slope, offset, offset_by_mean=slope)  # ∂x̂/∂x = slope: the statistics pass no gradient
+
+
+class _EstimateNorm(BatchStatistics):
+    """The micro-batch half: normalize by running estimates that are updated first."""
+
+    def __init__(self, num_features, eps, momentum, affine, virtual_batch_size):
+        super().__init__(num_features, eps, affine, virtual_batch_size)
+        self.momentum = _checks.unit_interval("momentum", momentum)
+        self.add_statistics(running_mean=0, running_var=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+        groups = _checks.batch_groups(x, self.virtual_batch_size, least=1)
+        line = partial(_estimate_line, self.eps, self.momentum)
+        old_mean = self.running_mean.clone()
+        history = (old_mean, self.running_var.clone())
+        y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
+        self.num_batches_tracked.add_(1)
+        move(self.running_mean, mean.mean(0), self.momentum)
+        move(self.running_var, (var + (mean - old_mean).square()).mean(0), self.momentum)
+        return y
+
+    def _shown(self) -> list[str]:
+        return ["momentum", *super()._shown()]
+
+
+class BatchChannelNorm(nn.Module):
+    """Normalize over the batch, or by running estimates, and then over groups of channels.
+
+    Args:
+        num_features: channels C of an input of shape (N, C, *), any number of trailing dimensions.
+        num_groups: G, a divisor of C; 32 as in the official code.
+        eps: added to both variances; 1e-5 as in the official code.
+        momentum: weight in [0, 1] of the new batch in the running statistics; with `estimate` the rate ρ, which
+            at 0 never learns.
+        estimate: normalize by running estimates in training too, for batches of 1 or 2 samples.
+        affine: learn `batch.weight` and `batch.bias` per channel, `weight` and `bias`, shape (G,), per group.
+        virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
+
+    The first half is the submodule `batch`, with torch's buffer names.
+
+    Raises:
+        ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
+            `BatchNorm`, though with `estimate` one value per channel suffices.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 32,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        estimate: bool = False,
+        affine: bool = True,
+        virtual_batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.num_features = _checks.positive_integer("num_features", num_features)
+        self.num_groups = _checks.divisor("num_groups", num_groups, num_features)
+        self.eps = _checks.positive_float("eps", eps)
+        self.estimate = estimate
+        self.affine = affine
+        if estimate:
+            self.batch = _EstimateNorm(num_features, eps, momentum, affine, virtual_batch_size)
+        else:
+            self.batch = BatchNorm(num_features, eps, momentum, affine, True, virtual_batch_size)
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_groups)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_groups)) if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _checks.features(x, self.num_features)
+        weight, bias = self.weight, self.bias
+        if weight is not None:
+            each = self.num_features // self.num_groups
+            weight, bias = weight.repeat_interleave(each), bias.repeat_interleave(each)
+        return F.group_norm(self.batch(x), self.num_groups, weight, bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, estimate={self.estimate}"
