@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import layers
-from .layers._checks import divisors
+from .layers import _checks
 
 _METHODS: dict[str, type[nn.Module] | None] = {
     "bn": layers.BatchNorm,
@@ -41,7 +41,7 @@ def fitting_groups(num_features: int, num_groups: int = 32) -> int:
     It is the largest divisor of num_features that is at most num_groups and leaves two channels or more in each group
     (a group per channel would be Instance Norm), or 1 where there is none.
     """
-    return max((d for d in divisors(num_features) if d <= num_groups and 2 * d <= num_features), default=1)
+    return max((d for d in _checks.divisors(num_features) if d <= num_groups and 2 * d <= num_features), default=1)
 
 
 def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
@@ -62,7 +62,7 @@ def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
             raise ValueError(f'"none" takes no options, got {", ".join(options)}')
         return None
     if name in _GROUPED:
-        wanted = options.pop("num_groups", 32)
+        wanted = _checks.positive_integer("num_groups", options.pop("num_groups", 32))
         layer(wanted * 2, wanted, **options)  # refuse bad options here, not at the first use
 
         def grouped(num_features: int, **more) -> nn.Module:
@@ -77,7 +77,8 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
     """Replace every Batch Norm of a model, in place, by the layer `name`; return the model.
 
     Batch Norms are torch's (1d, 2d, 3d, sync) and `layers.BatchNorm`. The new layer keeps weight and bias (the same
-    parameters, so that an optimizer made before goes on), ε unless given, device, dtype, training mode and hooks;
+    parameters, so that an optimizer made before goes on), ε unless given, device, dtype, training mode and hooks; a
+    "bn" also its momentum and track_running_stats unless given;
     running statistics where they mean the same: mean and variance for "bn", "mbn" and "bcn", mean and
     √(variance + ε) for "brn".
 
@@ -91,23 +92,23 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
         ValueError: an unknown name; no Batch Norm in the model; with "+ws" a convolution that is not a plain
             nn.Conv2d, or has one weight per filter, named by its path. The model is then unchanged.
     """
-    base, plus, ws = name.partition("+")
+    base, plus, ws = str(name).partition("+")
     if (plus and ws != "ws") or base == "none":
         raise ValueError(f"name must be a method, or a method with '+ws', got {name!r}")
-    ws_eps = options.pop("ws_eps", 1e-5)
+    ws_eps = _checks.positive_float("ws_eps", options.pop("ws_eps", 1e-5)) if plus else None
     factory = norm_factory(base, **options)
     old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
     if not old:
         raise ValueError(f"model must contain a Batch Norm, got {type(model).__name__} without one")
     convolutions = _plain_convolutions(model) if plus else []
-    replacement = {id(m): _converted(m, factory, keep_eps="eps" not in options) for m in old.values()}
+    replacement = {id(m): _converted(m, factory, base, options) for m in old.values()}
     for convolution in convolutions:
         convolution.__class__ = layers.WSConv2d
         convolution.ws_eps = ws_eps
     if isinstance(model, _BATCH_NORMS):
         return replacement[id(model)]
     for module in model.modules():
-        for child_name, child in module.named_children():
+        for child_name, child in module._modules.items():  # named_children leaves out a child's second name
             if id(child) in replacement:
                 setattr(module, child_name, replacement[id(child)])
     return model
@@ -129,9 +130,12 @@ def _plain_convolutions(model: nn.Module) -> list[nn.Conv2d]:
     return found
 
 
-def _converted(old: nn.Module, factory: Callable[..., nn.Module], keep_eps: bool) -> nn.Module:
-    options = {"affine": old.weight is not None} | ({"eps": old.eps} if keep_eps else {})
-    new = factory(old.num_features, **options)
+def _converted(old: nn.Module, factory: Callable[..., nn.Module], base: str, given: dict) -> nn.Module:
+    kept = {"eps": old.eps}
+    if base == "bn":
+        kept |= {"momentum": old.momentum, "track_running_stats": old.track_running_stats}
+    kept = {name: value for name, value in kept.items() if name not in given}
+    new = factory(old.num_features, affine=old.weight is not None, **kept)
     reference = old.weight if old.weight is not None else old.running_mean
     if reference is not None:
         new.to(reference)
@@ -142,8 +146,8 @@ def _converted(old: nn.Module, factory: Callable[..., nn.Module], keep_eps: bool
         with torch.no_grad():
             _keep_statistics(old, inner)
     for key, value in old.__dict__.items():
-        if "_hooks" in key and value:
-            getattr(new, key).update(value)
+        if "_hooks" in key or key == "_is_full_backward_hook":
+            new.__dict__[key] = value  # the dictionary itself: its hooks' handles can still remove them
     return new.train(old.training)
 
 

@@ -17,7 +17,6 @@ build sets it, because Sphinx would store every widget's state, with random ids,
 import base64
 import hashlib
 import html
-import io
 import json
 import math
 import os
@@ -40,7 +39,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from normlib import style
+from normlib import style, svg
 
 MAX_POINTS = 5000  # grid points of one Explorer: more makes a page too heavy and a build too slow
 MAX_PANELS = 6  # small multiples in the still picture
@@ -132,10 +131,10 @@ class Explorer:
         self.x_axis.fit(self._extent(0), padded="points" in self.styles.values())
         self.y_axis.fit(self._extent(1), padded=True, base=bool({"bars", "area"} & set(self.styles.values())))
         # All work that can fail happens here: IPython swallows what _repr_mimebundle_ raises.
-        png, svg = self._still()
+        png, still = self._still()
         self._static = {"text/plain": repr(self), "image/png": base64.b64encode(png).decode()}
         if "google.colab" not in sys.modules and find_spec("altair") and find_spec("vl_convert"):
-            self._static["text/html"] = self._html(svg)
+            self._static["text/html"] = self._html(still)
         self._widget = self.widget() if _kernel_wants_widgets() else None
 
     def at(self, **values) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -338,8 +337,8 @@ class Explorer:
         chosen = sorted({round(i * (n - 1) / (min(n, MAX_PANELS) - 1)) for i in range(min(n, MAX_PANELS))})
         columns = min(3, len(chosen))
         rows = -(-len(chosen) // columns)
-        svg = {"svg.fonttype": "none", "path.simplify_threshold": 0.3}
-        with matplotlib.rc_context({**style.MATPLOTLIB, **svg}):
+        text = {"svg.fonttype": "none", "path.simplify_threshold": 0.3}
+        with matplotlib.rc_context({**style.MATPLOTLIB, **text}):
             width = 2.5 * columns
             keys = max(1, int(width / (0.6 + 0.07 * max(map(len, self.labels)))))  # legend columns that fit
             fixed = ", ".join(f"{s.label}: {s.texts[s.start]}" for s in self.sliders[1:])
@@ -363,14 +362,14 @@ class Explorer:
                 place = {"loc": "upper left", "bbox_to_anchor": (0, top), "borderaxespad": 0.2}
                 figure.legend(handles=list(self._handles()), ncols=keys, handlelength=3, **place)
             # The PNG is opaque: GitHub's dark theme would swallow black ink.
-            return _save(figure, "png", facecolor="white", dpi=130), _save(figure, "svg")
+            return svg.save(figure, "png", facecolor="white", dpi=130), svg.save(figure, "svg")
 
     def _drawing(self, **values) -> str:
         """The live widget's picture: inline SVG with the alternative text, its ink in the page's own colour."""
         with matplotlib.rc_context({**style.MATPLOTLIB, "svg.fonttype": "none"}):
-            svg = _inline(_save(self.figure(**values), "svg"), "nl-live-")
+            drawing = svg.inline(svg.save(self.figure(**values), "svg"), "nl-live-")
         label = html.escape(f"{self.alt} {self.readout(**values)}".strip())
-        return f'{self._legend()}<div role="img" aria-label="{label}" style="max-width:46rem">{svg}</div>'
+        return f'{self._legend()}<div role="img" aria-label="{label}" style="max-width:46rem">{drawing}</div>'
 
     # ---- HTML: native inputs and a Vega view ---------------------------------------------------------------------
 
@@ -416,7 +415,7 @@ class Explorer:
         unique = hashlib.sha256((self.title + block).encode()).hexdigest()[:10]
         text = html.escape
         controls = "".join(_range_input(s, f"nl-{unique}-{s.name}") for s in self.sliders)
-        still = _inline(still_svg, f"nl-{unique}-")
+        still = svg.inline(still_svg, f"nl-{unique}-")
         first = self.sliders[0]
         still_alt = text(f"{self.alt} Small multiples over {first.label}.")
         readout = f'<p class="nl-readout" aria-live="polite">{text(self.readout())}</p>' if self._readouts else ""
@@ -653,34 +652,6 @@ def _number(value) -> str:
 
 def _edge(color) -> dict:
     return {"facecolor": color, "edgecolor": color, "linewidth": 0.8}
-
-
-def _save(figure, form, **options) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=form, metadata=metadata, **options)
-    return buffer.getvalue()
-
-
-def _inline(svg, prefix) -> str:
-    """matplotlib's SVG as a light inline element: ink in the page's text colour, no ids but `prefix`ed, used ones."""
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{prefix}", text)
-    text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_short_path(m[1])}"', text)
-    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
-    text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", text).replace("#000000", "currentColor")
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r"(<svg[^>]*?)>", r'\1 fill="currentColor" aria-hidden="true">', text, count=1)
-    return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _short_path(d) -> str:
-    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}", " ".join(d.split()))
 
 
 def _range_input(slider, unique) -> str:

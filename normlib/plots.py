@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from . import style
-from .explorer import _inline as inline
-from .explorer import _save as save
+from .svg import inline, save
 
 
 def panels(count: int = 1, *, inches: tuple[float, float] = style.PANEL_INCHES) -> Axes | list[Axes]:

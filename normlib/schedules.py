@@ -25,10 +25,10 @@ def momentum_lambda(epoch: int, total_epochs: int, batch_size: int, ideal_batch_
         ideal_batch_size: m₀; 32 in the paper.
 
     Raises:
-        ValueError: any argument below 1.
+        ValueError: an epoch or total_epochs below 1, or a size not above 0.
     """
     for name, value in (("epoch", epoch), ("total_epochs", total_epochs)):
-        if value < 1:
+        if not value >= 1:
             raise ValueError(f"{name} must be at least 1, got {value!r}")
     _positive("batch_size", batch_size)
     _positive("ideal_batch_size", ideal_batch_size)
@@ -95,6 +95,12 @@ def scaled_learning_rate(batch_size: int, base: float = 0.1, reference: int = 64
 
 
 def step_decay(epoch: int, every: int = 60, factor: float = 0.1) -> float:
-    """factor^k after k · every whole epochs: the learning rate's multiplier in seed 000."""
+    """factor^k after k · every whole epochs: the learning rate's multiplier in seed 000.
+
+    Raises:
+        ValueError: an epoch below 1, or `every` not above 0.
+    """
+    if not epoch >= 1:
+        raise ValueError(f"epoch must be at least 1, got {epoch!r}")
     _positive("every", every)
     return factor ** ((epoch - 1) // every)

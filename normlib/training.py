@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ def train(
     Args:
         build: makes a model; called after torch's generator is seeded.
         data: images and labels; the device is theirs.
-        seeds: one model each; a seed fixes the initial weights, the batches and the dropout masks.
+        seeds: one model each; a seed fixes the initial weights and the batches (and, one by one, dropout masks).
         epochs: passes over the training set, 1 or more.
         batch_size: samples per step; what is left of an epoch after the last full batch is not used.
         learning_rate: step size before `schedule`; the loss is the mean over the batch.
@@ -117,7 +118,8 @@ def train(
     return History(
         seeds=list(seeds),
         **{name: torch.cat([getattr(p, name) for p in parts]) for name in curves},
-        epoch_seconds=[sum(times) for times in zip(*(p.epoch_seconds for p in parts), strict=True)],
+        # a part whose seeds have all diverged stops early
+        epoch_seconds=[sum(times) for times in zip_longest(*(p.epoch_seconds for p in parts), fillvalue=0.0)],
         diverged_at={seed: step for p in parts for seed, step in p.diverged_at.items()},
         models=[model for p in parts for model in p.models],
     )
@@ -197,8 +199,11 @@ def _train_group(
                 if len(bad) and seed not in diverged:
                     diverged[seed] = step + int(bad[0])
             step += losses.shape[1]
-            alive = torch.tensor([seed not in diverged for seed in seeds])
             test_loss, test_accuracy = _evaluate(base, evaluate, data)
+            for seed, loss in zip(seeds, test_loss, strict=True):
+                if not loss.isfinite():  # broken by the epoch's last step
+                    diverged.setdefault(seed, step)
+            alive = torch.tensor([seed not in diverged for seed in seeds])
             measured = (losses.mean(1), hits.mean(1), test_loss, test_accuracy)
             for name, value in zip(_CURVES, measured, strict=True):
                 curves[name][alive, epoch - 1] = value[alive]

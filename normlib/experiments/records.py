@@ -84,7 +84,7 @@ def read(path: Path) -> dict:
         RecordError: the file is not a whole, current record.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
     except ValueError as error:
         raise RecordError(f"{path}: not JSON ({error})") from error
     validate(record, path)
@@ -107,26 +107,33 @@ def validate(record: dict, path: Path) -> None:
         record["results_version"] == RESULTS_VERSION,
         f"stale: made with results version {record['results_version']}, now {RESULTS_VERSION}; run it again",
     )
-    demand(record["id"] == config_id(record["config"]), "id is not the hash of config")
+    config, curves = record["config"], record["curves"]
+    demand(isinstance(record["per_class"], list), f"per_class must be a list, got {record['per_class']!r}")
+    demand(isinstance(record["environment"], dict), "environment must be an object")
+    demand(isinstance(config, dict) and isinstance(config.get("epochs"), int), "config must hold the number of epochs")
+    demand(record["id"] == config_id(config), "id is not the hash of config")
     demand(Path(path).stem == record["id"], f"file name must be {record['id']}.json")
-    curves, epochs = record["curves"], record["config"]["epochs"]
-    demand(set(curves) == set(CURVES), f"curves must be {sorted(CURVES)}, got {sorted(curves)}")
+    demand(isinstance(curves, dict) and set(curves) == set(CURVES), f"curves must be {sorted(CURVES)}")
+    diverged = record["diverged_at"] is not None
     for name, values in curves.items():
-        diverged = record["diverged_at"] is not None
-        demand(diverged or len(values) == epochs, f"curve {name} must have {epochs} epochs, got {len(values)}")
-        numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values if v is not None)
-        demand(
-            numbers and (diverged or None not in values),
-            f"curve {name} holds a value that is no finite number",
-        )
-    demand(
-        record["diverged_at"] is not None or record["final"] == curves["test_accuracy"][-1],
-        "final is not the last",
-    )
+        demand(isinstance(values, list), f"curve {name} must be a list, got {values!r}")
+        demand(diverged or len(values) == config["epochs"], f"curve {name} must have {config['epochs']} epochs")
+        demand(all(_finite(v) or (diverged and v is None) for v in values), f"curve {name} holds a value not finite")
+    for name, values in (("final", [record["final"]]), ("best", [record["best"]]), ("per_class", record["per_class"])):
+        demand(all(_finite(v) or (diverged and v is None) for v in values), f"{name} is not finite")
+    demand(diverged or record["final"] == curves["test_accuracy"][-1], "final is not the last test accuracy")
     demand(
         {"device", "torch", "commit", "started", "finished"} <= set(record["environment"]),
         "environment incomplete",
     )
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(value) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def load(grid: str, profile: str | None = None, runs: Path = RUNS):
@@ -142,6 +149,9 @@ def load(grid: str, profile: str | None = None, runs: Path = RUNS):
     import pandas
 
     records = [read(path) for path in sorted((Path(runs) / grid).glob("*.json"))]
+    for record in records:
+        if record["grid"] != grid:
+            raise RecordError(f"{runs}/{grid}/{record['id']}.json: belongs to grid {record['grid']!r}")
     records = [r for r in records if profile is None or r["config"]["profile"] == profile]
     if not records:
         raise FileNotFoundError(

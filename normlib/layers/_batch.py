@@ -37,6 +37,19 @@ class BatchStatistics(nn.Module):
             if buffer is not None:
                 buffer.fill_(1 if name.endswith(("_var", "_std")) else 0)
 
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        """As every module's, but a refused state, of another method or width, leaves this layer as it was."""
+        problems = len(missing) + len(unexpected) + len(errors)
+        tables = [(table, dict(table)) for table in (self._parameters, self._buffers)]
+        values = [(t, t.detach().clone()) for _, table in tables for t in table.values() if t is not None]
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        if len(missing) + len(unexpected) + len(errors) > problems:
+            with torch.no_grad():
+                for tensor, value in values:
+                    tensor.copy_(value)
+            for table, before in tables:  # assign=True puts other tensors there
+                table.update(before)
+
     def extra_repr(self) -> str:
         text = ", ".join(f"{name}={getattr(self, name)}" for name in self._shown())
         return f"{self.num_features}, {text}"

@@ -57,6 +57,15 @@ def batch_groups(x: Tensor, virtual_batch_size: int | None, least: int = 2) -> i
     return groups
 
 
+def sample_groups(x: Tensor, num_groups: int) -> None:
+    """Refuse groups of a single value within a sample: they have no variance."""
+    if x.numel() < 2 * x.shape[0] * num_groups:
+        raise ValueError(
+            f"x must hold at least 2 values per sample and group, got shape {tuple(x.shape)} "
+            f"with num_groups {num_groups}"
+        )
+
+
 def divisors(number: int) -> list[int]:
     """All divisors, ascending."""
     return [d for d in range(1, number + 1) if number % d == 0]

@@ -4,8 +4,8 @@ A method maps x to  y = γ x̂ + β  with, per channel,
 
     x̂ = a (x − μ_B) + d,
 
-where μ_B and σ_B² are the batch's mean and biased variance, and the slope a and the offset d are
-functions of them (and of a history that is constant for the gradient). Writing ⟨·⟩ for the mean over the
+where μ_B and σ_B² are the batch's mean and biased variance, the slope a is a function of σ_B² and the
+offset d of both (and of a history that is constant for the gradient). Writing ⟨·⟩ for the mean over the
 n values that share μ_B, and g = γ ∂L/∂y, the chain rule gives
 
     ∂L/∂x = a g + (∂d/∂μ_B − a) ⟨g⟩ + 2 (x − μ_B) [ ∂a/∂σ_B² ⟨g (x − μ_B)⟩ + ∂d/∂σ_B² ⟨g⟩ ]
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 
 
 class Line(NamedTuple):
@@ -143,8 +144,10 @@ class _BatchNormalize(torch.autograd.Function):
         else:
             tilt = by_var * (2 / layout.n)
             del buffer  # its memory is just right for dx
-            # addcmul_ would save one more tensor for a moment, but torch.func.vmap has no rule for it
-            dx = torch.addcmul((seen * tilt).add_(shift - tilt * mean), dy, scaled)
+            dx = (seen * tilt).add_(shift - tilt * mean)
+            # in place where torch.func.vmap, which has no rule for that, is not at work
+            add = dx.addcmul if twice or is_batchedtensor(dx) or is_batchedtensor(dy) else dx.addcmul_
+            dx = add(dy, scaled)
         dx = _unseen(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)
 

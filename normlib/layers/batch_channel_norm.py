@@ -21,13 +21,15 @@ from . import _checks
 from ._batch import BatchStatistics, move
 from ._normalize import Line, batch_normalize
 from .batch_norm import BatchNorm
+from .group_norm import group_normalize
 
 
 def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
     square = var + (mean - old_mean).square()  # ⟨(x − μ̂)²⟩
     slope = ((1 - rate) * old_var + rate * square + eps).rsqrt().detach()
     offset = ((1 - rate) * (mean - old_mean)).detach() * slope  # μ_B − μ̂', in units of σ̂'
-    return Line(slope, offset, offset_by_mean=slope)  # ∂x̂/∂x = slope: the statistics pass no gradient
+    # ∂x̂/∂x = slope: the statistics pass no gradient, and the added 0 says so to a second derivative too
+    return Line(slope, offset + (mean - mean.detach()) * slope, offset_by_mean=slope)
 
 
 class _EstimateNorm(BatchStatistics):
@@ -73,7 +75,7 @@ class BatchChannelNorm(nn.Module):
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
-            `BatchNorm`, though with `estimate` one value per channel suffices.
+            `BatchNorm` and `GroupNorm`, though with `estimate` one value per channel suffices.
     """
 
     def __init__(
@@ -101,11 +103,12 @@ class BatchChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _checks.features(x, self.num_features)
+        _checks.sample_groups(x, self.num_groups)  # before the statistics move
         weight, bias = self.weight, self.bias
         if weight is not None:
             each = self.num_features // self.num_groups
             weight, bias = weight.repeat_interleave(each), bias.repeat_interleave(each)
-        return F.group_norm(self.batch(x), self.num_groups, weight, bias, self.eps)
+        return group_normalize(self.batch(x), self.num_groups, weight, bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, estimate={self.estimate}"

@@ -92,6 +92,9 @@ class BatchRenorm(BatchStatistics):
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         running_mean, running_std = self._buffers["running_mean"], self._buffers["running_std"]
         if not self.training:
+            if running_std.dtype in (torch.float16, torch.bfloat16):  # where σ² leaves the range
+                running_mean, running_std = running_mean.float(), running_std.float()
+                weight, bias = (None, None) if weight is None else (weight.float(), bias.float())
             # ε is in σ already; torch wants one all the same
             var, tiny = running_std.square(), torch.finfo(running_std.dtype).tiny
             return F.batch_norm(x, running_mean, var, weight, bias, False, 0.0, tiny)

@@ -77,7 +77,7 @@ class MomentumBatchNorm(BatchStatistics):
 
     @momentum_lambda.setter
     def momentum_lambda(self, value: float) -> None:
-        if not 0 <= value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
             raise ValueError(f"momentum_lambda must be a number in [0, 1), got {value!r}")
         self._momentum_lambda = float(value)
 

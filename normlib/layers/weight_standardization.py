@@ -24,10 +24,13 @@ def weight_standardize(weight: Tensor, eps: float = 1e-5) -> Tensor:
         eps: added to the variance; 1e-5 as in the official repository.
 
     Raises:
-        ValueError: a weight of fewer than 2 dimensions or fewer than 2 values per filter, or eps not above 0.
+        ValueError: a weight not in floating point, of fewer than 2 dimensions or fewer than 2 values per filter;
+            eps not above 0.
     """
     _checks.positive_float("eps", eps)
-    if weight.dim() < 2 or weight[0].numel() < 2:
+    if not weight.is_floating_point():
+        raise ValueError(f"weight must be floating point, got {weight.dtype}")
+    if weight.dim() < 2 or weight.shape[1:].numel() < 2:
         raise ValueError(f"weight must have shape (C_out, ...) with 2 values per filter, got {tuple(weight.shape)}")
     return F.layer_norm(weight, weight.shape[1:], eps=eps)
 

@@ -1,0 +1,67 @@
+# Two commands: `make book` reads, `make test` checks. Needs Python 3.10 to 3.13 and make; the rest goes into .venv.
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp carries the version of Python: another PYTHON makes another environment.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+STAMP := $(VENV)/.installed-$(VERSION)
+HTML := _build/html/index.html
+SOURCES := normlib tests tools chapters $(wildcard benchmarks conftest.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book test lint serve lab bench notebooks requirements clean python
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+python:
+	@case "$(VERSION)" in 3.10|3.11|3.12|3.13) ;; *) \
+	  echo "PYTHON=$(PYTHON) must be Python 3.10 to 3.13, got '$(VERSION)'; name another: make PYTHON=python3.12" >&2; \
+	  exit 1;; esac
+
+$(STAMP): requirements.txt pyproject.toml | python
+	@if ! $(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null; then \
+	  rm -rf $(VENV); fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
+	touch $@
+
+book: $(STAMP) ## run every notebook and build the book (.venv on the first call)
+	@$(BIN)/python tools/fresh.py
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "Open $(CURDIR)/$(HTML)"
+
+lint: $(STAMP) ## ruff: rules and layout, notebooks included
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+test: lint book ## every check: lint, package, notebooks, the built book
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 tests chapters
+
+serve: $(HTML) ## serve the built book (PORT=8000)
+	@echo "http://localhost:$(PORT)/"
+	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
+
+$(HTML):
+	@$(MAKE) book
+
+lab: $(STAMP) ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab chapters
+
+bench: $(STAMP) ## measure, against the budgets, into _build/bench.json
+	$(BIN)/python -m benchmarks
+
+notebooks: $(STAMP) ## run the notebooks and store them in their normal form (NB=file ... for some)
+	$(BIN)/ruff format $(or $(NB),chapters)
+	$(BIN)/python tools/notebooks.py $(NB)
+
+requirements: $(STAMP) ## resolve requirements.in into requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.10 --fork-strategy fewest requirements.in \
+	  -o requirements.txt --no-emit-index-url
+
+clean: ## remove what was built; the environment stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Ratios that the book promises, measured: `python -m benchmarks` (or `make bench`)."""

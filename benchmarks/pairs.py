@@ -1,0 +1,55 @@
+"""Rows of the table, and the one way in which two running times are compared."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Row:
+    """One line of the table: `measured` against `goal` (an upper limit; None: shown for orientation)."""
+
+    what: str
+    measured: float
+    goal: float | None = None
+    unit: str = "×"
+    low: float | None = None  # 5 % and 95 % of the blocks
+    high: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.goal is None else self.measured <= self.goal
+
+
+def ratio(what: str, ours: Callable, theirs: Callable, goal: float | None = None, *, blocks=25, seconds=0.4) -> Row:
+    """Time of `ours` over time of `theirs`: the median over paired blocks, with the range from 5 % to 95 %.
+
+    Each block times one after the other, in turns of order, so that a change of the machine's load or clock
+    meets both. `seconds` is about what all blocks of one side take.
+    """
+    calls = max(1, round(seconds / blocks / _seconds(theirs, 3)))
+    _seconds(ours, 3)
+    ratios = []
+    gc.collect()
+    gc.disable()
+    try:
+        for block in range(blocks):
+            if block % 2:
+                mine, other = _seconds(ours, calls), _seconds(theirs, calls)
+            else:
+                other, mine = _seconds(theirs, calls), _seconds(ours, calls)
+            ratios.append(mine / other)
+    finally:
+        gc.enable()
+    ratios.sort()
+    edge = blocks // 20
+    return Row(what, statistics.median(ratios), goal, low=ratios[edge], high=ratios[-1 - edge])
+
+
+def _seconds(function: Callable, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls

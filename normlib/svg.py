@@ -1,0 +1,35 @@
+"""matplotlib's drawings as bytes that repeat, and as inline SVG that takes the page's colours."""
+
+import io
+import re
+
+from matplotlib.figure import Figure
+
+
+def save(figure: Figure, form: str, **options) -> bytes:
+    """A figure as "png" or "svg", the same bytes for the same drawing."""
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+    figure.savefig(buffer, format=form, metadata=metadata, **options)
+    return buffer.getvalue()
+
+
+def inline(drawing: bytes, prefix: str) -> str:
+    """matplotlib's SVG as a light inline element: ink in the page's text colour, no ids but `prefix`ed, used ones."""
+    text = drawing.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    used = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{prefix}", text)
+    text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_short_path(m[1])}"', text)
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
+    text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", text).replace("#000000", "currentColor")
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"(<svg[^>]*?)>", r'\1 fill="currentColor" aria-hidden="true">', text, count=1)
+    return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _short_path(d) -> str:
+    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}", " ".join(d.split()))

@@ -1,0 +1,56 @@
+"""Headless Chromium, its pages watched for errors and for anything that leaves the disk."""
+
+import os
+import shutil
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        reason = f"no browser: none of {', '.join(NAMES)} is on the PATH"
+        if os.environ.get("NORMLIB_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page_factory(browser):
+    """`page_factory(width=1280, theme="light")` opens a page; `page.problems` collects what went wrong on it.
+
+    Problems are console errors and warnings, uncaught exceptions, and requests for anything but file:, data: and
+    blob: addresses. The theme is set as a reader's earlier choice is remembered by the book's theme.
+    """
+    contexts = []
+
+    def make(width=1280, theme="light", height=900):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+        contexts.append(context)
+        context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
+        page = context.new_page()
+        page.problems = problems = []
+        page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
+        page.on("console", lambda m: m.type in ("error", "warning") and problems.append(f"{m.type}: {m.text}"))
+        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+
+        def watch(request):
+            if not request.url.startswith(("file:", "data:", "blob:")):
+                problems.append(f"left the disk: {request.url}")
+
+        page.on("request", watch)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()

@@ -1,0 +1,292 @@
+"""Every page of the built book, opened from disk in a headless Chromium."""
+
+import os
+import re
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+PAGES = sorted(HTML.glob("chapters/*.html"))
+BESIDE = sorted(HTML.glob("*.html"))  # the front page, the search, the index
+WEIGHT = 1_500_000  # bytes a page may load beside the scripts, styles and fonts that all pages share
+READY = "() => window.MathJax === undefined || (MathJax.startup && MathJax.startup.promise.then(() => true))"
+
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+both_themes = pytest.mark.parametrize("theme", ["light", "dark"])
+
+
+@pytest.fixture(autouse=True)
+def _built():
+    if not PAGES:
+        reason = f"no book: {HTML} holds no chapter; run `make book`"
+        if os.environ.get("NORMLIB_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def test_the_book_is_built():
+    """Stands for the tests of each page where there is no page to make them of."""
+    assert (HTML / "index.html").exists()
+
+
+def visit(page, path):
+    page.goto(path.as_uri())
+    page.wait_for_function(READY)
+    page.wait_for_function("() => document.querySelectorAll('.nl-explorer:not(.nl-on)').length === 0")
+    return page
+
+
+class _Parts(HTMLParser):
+    """The ids, links and files that a page names."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links, self.files = set(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.update(filter(None, (attributes.get("id"), tag == "a" and attributes.get("name"))))
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag in ("img", "source", "script", "iframe", "embed", "audio", "video") and attributes.get("src"):
+            self.files.append(attributes["src"])
+        if tag == "link" and attributes.get("rel") not in ("canonical", "author"):
+            self.files.append(attributes["href"])
+
+
+@cache
+def parts(path):
+    parser = _Parts()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+@each_page
+@both_themes
+def test_opens_without_complaint_or_network(page_factory, path, theme):
+    page = visit(page_factory(theme=theme), path)
+    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+    page.evaluate("() => window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_load_state("networkidle")
+    assert page.problems == []
+
+
+@each_page
+def test_maths_is_rendered(page_factory, path):
+    page = visit(page_factory(), path)
+    formulas = page.locator(".bd-article .math").count()
+    assert page.locator(".bd-article .math mjx-container").count() >= formulas
+    errors = page.locator("mjx-merror").evaluate_all("errors => errors.map(e => e.title || e.textContent)")
+    assert errors == [], f"{path.stem}: MathJax could not read {errors}"
+    raw = page.locator(".bd-article").evaluate(
+        "article => [...article.querySelectorAll('p, li, td, figcaption, h1, h2, h3')]"
+        ".filter(e => !e.closest('.nl-explorer')).map(e => e.textContent)"
+        r".filter(t => /\$\$|\\\(|\\\[|\\(frac|mathbb|sqrt|sum)\b/.test(t))"
+    )
+    assert raw == [], f"{path.stem}: maths left as source: {raw}"
+
+
+@each_page
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_scrolls_sideways(page_factory, path, width):
+    page = visit(page_factory(width=width), path)
+    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+    wide = page.evaluate(
+        """() => {
+          if (document.scrollingElement.scrollWidth <= innerWidth) return [];
+          const boxed = (e) => e && e !== document.body
+            && (["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX) || boxed(e.parentElement));
+          return [...document.querySelectorAll("body *")]
+            .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !boxed(e.parentElement))
+            .map((e) => `${e.tagName}.${e.className}`).concat("the page");
+        }"""
+    )
+    assert wide == [], f"{path.stem} at {width} px is wider than the screen because of {wide}"
+
+
+@each_page
+def test_nothing_is_cut_off_on_a_phone(page_factory, path):
+    """What reaches beyond the text's column lies in a box that scrolls."""
+    page = visit(page_factory(width=360), path)
+    cut = page.evaluate(
+        """() => {
+          const scrolls = (e) => e.closest("pre, mjx-container, .math, table, .text_html, .nl-explorer, .highlight");
+          return [...document.querySelectorAll(".bd-article *")]
+            .filter((e) => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e))
+            .map((e) => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`);
+        }"""
+    )
+    assert cut == [], f"{path.stem}: beyond the edge of a phone: {cut}"
+
+
+# For each distinct (ink, paper) of code and its output: the contrast by WCAG 2, smallest first.
+CONTRAST = """
+() => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (c) => {
+    const [r, g, b] = c.slice(0, 3).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const over = (top, below) => {
+    const a = top.length > 3 ? top[3] : 1;
+    return [0, 1, 2].map((i) => a * top[i] + (1 - a) * below[i]);
+  };
+  const paper = (e) => {
+    const layers = [];
+    for (; e; e = e.parentElement) {
+      layers.push(channels(getComputedStyle(e).backgroundColor));
+      if ((layers.at(-1)[3] ?? 1) === 1) break;
+    }
+    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
+  };
+  const found = new Map();
+  const texts = document.createTreeWalker(document.querySelector(".bd-article"), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !e.closest(SELECTOR) || !e.getClientRects().length) continue;
+    const below = paper(e), ink = over(channels(getComputedStyle(e).color), below);
+    const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);
+    const colors = `${ink.map(Math.round)} on ${below.map(Math.round)}`;
+    found.set(colors, [(a + 0.05) / (b + 0.05), colors, e.className, e.textContent.slice(0, 30)]);
+  }
+  return [...found.values()].sort((x, y) => x[0] - y[0]);
+}
+"""
+
+
+@each_page
+@both_themes
+def test_text_stands_out(page_factory, path, theme):
+    page = visit(page_factory(theme=theme), path)
+    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+    assert page.evaluate("() => document.documentElement.dataset.theme") == theme
+    has_code = page.locator(".bd-article pre").count() > 0
+    for selector in ["pre"] * has_code + ["p, li, td, th, h1, h2, figcaption, .nl-explorer"]:
+        found = page.evaluate(CONTRAST.replace("SELECTOR", repr(selector)))
+        assert found, f"{path.stem}: nothing measured for {selector}"
+        faint = [entry for entry in found if entry[0] < 4.5]
+        assert faint == [], f"{path.stem}, {theme}: contrast below 4.5 : 1: {faint}"
+
+
+SLIDERS = ".nl-explorer input[type=range]"
+
+
+def drawn(page, index):
+    """What the Explorer that holds the index-th slider of the page shows: its curves and its slider's value."""
+    return page.evaluate(
+        """async (index) => {
+          const input = document.querySelectorAll(".nl-explorer input[type=range]")[index];
+          const figure = input.closest(".nl-explorer");
+          await figure.normlib.drawn;
+          const svg = figure.querySelector(".nl-live svg");
+          const chart = svg?.innerHTML.replace(/(clip|gradient)_?\\d+/g, "$1"); // Vega counts these up
+          return [chart, input.getAttribute("aria-valuetext")];
+        }""",
+        index,
+    )
+
+
+@each_page
+def test_sliders_move_their_chart(page_factory, path):
+    page = visit(page_factory(), path)
+    sliders = page.locator(SLIDERS)
+    for index in range(sliders.count()):
+        slider = sliders.nth(index)
+        slider.scroll_into_view_if_needed()
+        last = int(slider.get_attribute("max"))
+        where = f"{path.stem}, slider {slider.evaluate('i => i.labels[0].textContent')!r}"
+
+        slider.focus()
+        page.keyboard.press("Home")
+        charts = [drawn(page, index)]
+        for _ in range(last):
+            page.keyboard.press("ArrowRight")
+            charts.append(drawn(page, index))
+        assert charts[0][0], f"{where}: no chart"
+        assert len({value for _, value in charts}) == last + 1, f"{where}: values by keyboard {charts}"
+        assert len({chart for chart, _ in charts}) > 1, f"{where}: the arrow keys change nothing drawn"
+
+        box = slider.bounding_box()
+        y = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + box["width"] - 3, y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 3, y, steps=4)
+        page.mouse.up()
+        assert drawn(page, index) == charts[0], f"{where}: a drag to its left end shows something else than Home"
+    assert page.problems == []
+
+
+@each_page
+def test_pictures_say_what_they_show(page_factory, path):
+    page = visit(page_factory(), path)
+    silent = page.evaluate(
+        """() => [...document.querySelectorAll('img, [role="img"], .bd-article svg')]
+          .filter((e) => !e.closest('[aria-hidden="true"], button, summary'))
+          .filter((e) => !e.parentElement.closest('[role="img"]'))
+          .filter((e) => e.getClientRects().length)
+          .filter((e) => !(e.getAttribute("alt") || e.getAttribute("aria-label") || e.querySelector("title")))
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert silent == [], f"{path.stem}: without alternative text: {silent}"
+
+
+@each_page
+def test_controls_have_names(page_factory, path):
+    page = visit(page_factory(), path)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".bd-article input, .bd-article button, .bd-article select")]
+          .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.title || e.textContent.trim()))
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == [], f"{path.stem}: without a name: {nameless}"
+
+
+@each_page
+def test_ids_are_unique(path):
+    ids = re.findall(r"<[a-zA-Z][^>]*?\sid=\"([^\"]+)\"", path.read_text(encoding="utf-8"))
+    twice = {name for name in ids if ids.count(name) > 1}
+    # The theme renders its search and its header twice, for wide and for narrow screens.
+    twice -= {"search-input", "pst-primary-sidebar-checkbox"}
+    assert not twice, f"{path.stem}: ids used twice: {sorted(twice)}"
+
+
+@pytest.mark.parametrize("path", BESIDE + PAGES, ids=lambda path: path.stem)
+def test_links_and_files_resolve(path):
+    found = parts(path)
+    broken = []
+    for link in found.links + found.files:
+        address = urlsplit(link)
+        if address.scheme or address.netloc:
+            continue
+        target = (path.parent / unquote(address.path)).resolve() if address.path else path
+        fragment = unquote(address.fragment)
+        if not target.exists() or (fragment and target.suffix == ".html" and fragment not in parts(target).ids):
+            broken.append(link)
+    broken = [link for link in broken if link != "#"]  # a button of the theme
+    assert broken == [], f"{path.stem}: leads nowhere: {broken}"
+    foreign = [link for link in found.files if urlsplit(link).netloc]
+    assert foreign == [], f"{path.stem}: fetched from elsewhere: {foreign}"
+
+
+@each_page
+def test_a_page_is_light(path):
+    own = [path, *((path.parent / file).resolve() for file in parts(path).files if "_images" in file)]
+    weight = sum(file.stat().st_size for file in own)
+    assert weight <= WEIGHT, f"{path.stem}: {weight} bytes, at most {WEIGHT}"
+
+
+def test_the_search_works_from_disk(page_factory):
+    page = page_factory()
+    page.goto(f"{(HTML / 'search.html').as_uri()}?q=normalization")
+    page.wait_for_selector("#search-results li a")
+    assert page.problems == []
+
+
+def test_the_front_page_leads_into_the_book(page_factory):
+    page = page_factory()
+    page.goto((HTML / "index.html").as_uri())
+    page.wait_for_url("**/chapters/00_intro.html")

@@ -1,0 +1,313 @@
+"""The training loop: reproducible, honest about failures, silent where nobody watches."""
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from normlib.datasets import Data, digits
+from normlib.layers import BatchNorm
+from normlib.models import MLP, LeNet5
+from normlib.training import predict, shuffled, train
+
+CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small lose time to a second thread, most of all where other work is waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits().subset(train=320, test=200)
+
+
+def mlp():
+    return MLP(64, width=16, depth=2, norm_layer=BatchNorm)
+
+
+SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+def assert_same_history(a, b, **tolerance):
+    for name in CURVES:
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), equal_nan=True, **tolerance)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_seeds_determine_everything(data, together):
+    histories = []
+    for unrelated in (1, 2):
+        torch.manual_seed(unrelated)
+        histories.append(train(mlp, data, seeds=[3, 4], together=together, **SETTINGS))
+    first, second = histories
+    assert_same_history(first, second, rtol=0, atol=0)
+    for a, b in zip(first.models, second.models, strict=True):
+        for name, value in a.state_dict().items():
+            assert torch.equal(value, b.state_dict()[name])
+    assert not torch.equal(first.train_loss[0], first.train_loss[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 4}, {"momentum": None}], ids=str)
+def test_together_is_one_by_one(data, options):
+    def build():
+        return MLP(64, width=16, depth=2, norm_layer=lambda C: BatchNorm(C, **options))
+
+    settings = SETTINGS | {"epochs": 1, "learning_rate": 0.05}
+    alone = train(build, data, seeds=[0, 1, 2], together=False, **settings)
+    together = train(build, data, seeds=[0, 1, 2], together=True, **settings)
+    # float32 sums in another order, over 20 steps; accuracies move by whole samples
+    torch.testing.assert_close(together.train_loss, alone.train_loss, rtol=1e-4, atol=0)
+    torch.testing.assert_close(together.test_loss, alone.test_loss, rtol=1e-3, atol=0)
+    torch.testing.assert_close(together.train_accuracy, alone.train_accuracy, rtol=0, atol=2 / 320)
+    for a, b in zip(together.models, alone.models, strict=True):
+        for name, value in a.state_dict().items():
+            torch.testing.assert_close(value, b.state_dict()[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_seed_alone_is_the_same_as_among_others(data):
+    alone = train(mlp, data, seeds=[4], **SETTINGS)
+    among = train(mlp, data, seeds=[3, 4], together=False, **SETTINGS)
+    assert torch.equal(alone.train_loss[0], among.train_loss[1])
+
+
+def test_the_history_describes_the_models(data):
+    history = train(mlp, data, seeds=[5, 6], **SETTINGS)
+    assert history.seeds == [5, 6]
+    assert len(history.epoch_seconds) == 2
+    assert min(history.epoch_seconds) > 0
+    assert history.diverged_at == {}
+    for name in CURVES:
+        assert getattr(history, name).shape == (2, 2)
+        assert getattr(history, name).dtype == torch.float64
+    for model, accuracy in zip(history.models, history.test_accuracy[:, -1], strict=True):
+        assert not model.training
+        right = (predict(model, data.x_test).argmax(1) == data.y_test).double().mean()
+        assert right == pytest.approx(accuracy.item())
+        count = next(m for m in model.modules() if isinstance(m, BatchNorm)).num_batches_tracked
+        assert count == 2 * (320 // 16)
+
+
+def test_digits_are_learnt():
+    history = train(lambda: MLP(64, norm_layer=BatchNorm), digits(), seeds=range(3), epochs=4, batch_size=64,
+                    learning_rate=0.2)  # fmt: skip
+    assert history.test_accuracy[:, -1].min() > 0.9
+    assert (history.train_loss[:, -1] < 0.3 * history.train_loss[:, 0]).all()
+
+
+def test_a_convolutional_net_is_trained_one_by_one():
+    data = digits(size=32).subset(train=64, test=10)
+    history = train(LeNet5, data, seeds=[0, 1], epochs=1, batch_size=32, learning_rate=0.1)
+    assert history.train_loss.isfinite().all()
+
+
+# One step by hand
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 64))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight.T
+
+
+def test_one_step_is_gradient_descent_on_the_mean_loss(data):
+    small = data.subset(train=8)
+    history = train(Linear, small, epochs=1, batch_size=8, learning_rate=0.5)
+    assert history.train_loss.item() == pytest.approx(math.log(10), rel=1e-6)
+    residual = torch.full((8, 10), 0.1) - nn.functional.one_hot(small.y_train, 10)
+    gradient = residual.T @ small.x_train.flatten(1) / 8
+    torch.testing.assert_close(history.models[0].weight.detach(), -0.5 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_the_schedule_scales_the_learning_rate(data, seeds):
+    asked = []
+
+    def schedule(epoch, epochs):
+        asked.append((epoch, epochs))
+        return 1.0 if epoch == 1 else 0.0
+
+    options = {"seeds": seeds, "batch_size": 16, "learning_rate": 0.1}
+    stopped = train(Linear, data, epochs=3, schedule=schedule, **options)
+    assert asked == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(stopped.test_loss[:, 0], stopped.test_loss[:, 1])
+    one = train(Linear, data, epochs=1, **options)
+    assert torch.equal(stopped.models[-1].weight, one.models[-1].weight)
+
+
+class Scheduled(nn.Module):
+    calls = []  # noqa: RUF012  (shared by copies on purpose)
+
+    def set_epoch(self, epoch, epochs):
+        self.calls.append((epoch, epochs))
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_modules_are_told_the_epoch(data, seeds, monkeypatch):
+    monkeypatch.setattr(Scheduled, "calls", [])
+    train(lambda: nn.Sequential(Scheduled(), Linear()), data, seeds=seeds, **SETTINGS)
+    assert set(Scheduled.calls) == {(1, 2), (2, 2)}
+    assert Scheduled.calls == sorted(Scheduled.calls)
+
+
+def test_a_sampler_chooses_the_batches(data):
+    seen = []
+
+    def first_eight(labels, batch_size, generator):
+        assert torch.equal(labels, data.y_train)
+        assert isinstance(generator, torch.Generator)
+        seen.append(batch_size)
+        return [torch.arange(8), torch.arange(8)]
+
+    history = train(mlp, data, sampler=first_eight, **SETTINGS)
+    assert seen == [16, 16]
+    assert next(m for m in history.models[0].modules() if isinstance(m, BatchNorm)).num_batches_tracked == 4
+
+
+def test_shuffled_uses_each_sample_at_most_once():
+    batches = list(shuffled(torch.zeros(10), 3, torch.Generator().manual_seed(0)))
+    assert [len(b) for b in batches] == [3, 3, 3]
+    assert len(torch.cat(batches).unique()) == 9
+    again = list(shuffled(torch.zeros(10), 3, torch.Generator().manual_seed(0)))
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_dropout_is_on_in_training_and_off_in_evaluation(data):
+    history = train(lambda: nn.Sequential(nn.Flatten(), nn.Dropout(1.0), Linear()), data, seeds=[0, 1], **SETTINGS)
+    torch.testing.assert_close(history.train_loss, torch.full((2, 2), math.log(10), dtype=torch.float64))
+
+
+# Divergence
+
+
+class Explodes(Linear):
+    """Its loss is NaN from the given training step on, in the seeds whose weights start below 0."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("sick", torch.rand(()) < 0.5)
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+        broken = self.sick & (self.steps > self.at)
+        return super().forward(x) * torch.where(broken, torch.nan, 1.0)
+
+
+def sick(seed):
+    torch.manual_seed(seed)
+    return bool(Explodes(0).sick)
+
+
+SICK = next(seed for seed in range(100) if sick(seed))
+WELL = next(seed for seed in range(100) if not sick(seed))
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("order", [(SICK, WELL), (WELL, SICK)], ids=["first", "last"])
+def test_a_diverged_seed_is_reported_and_the_others_go_on(data, together, order):
+    steps = 320 // 16
+    options = SETTINGS | {"epochs": 3, "together": together}
+    history = train(lambda: Explodes(steps + 4), data, seeds=order, **options)
+    assert history.diverged_at == {SICK: steps + 4}  # counted from 0
+    assert len(history.epoch_seconds) == 3
+    s, w = order.index(SICK), order.index(WELL)
+    for name in CURVES:
+        curve = getattr(history, name)
+        assert curve[s, 0].isfinite()
+        assert curve[s, 1:].isnan().all()
+    healthy = train(Linear, data, seeds=[WELL], **options | {"together": False})
+    for name in CURVES:
+        torch.testing.assert_close(getattr(history, name)[w], getattr(healthy, name)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_seed_that_breaks_in_the_very_last_step_has_diverged(data):
+    """The last loss is finite, the weights it leaves behind are not."""
+
+    def build():
+        model = Linear()
+        model.weight.register_hook(lambda gradient: gradient * (1e39 if len(seen) == 20 else 1))
+        model.register_forward_pre_hook(lambda module, x: seen.append(1) if module.training else None)
+        return model
+
+    seen = []
+    history = train(build, data, **SETTINGS | {"epochs": 1})
+    assert history.diverged_at == {0: 20}
+    assert history.test_loss.isnan().all()
+    assert history.test_accuracy.isnan().all()
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, r"seeds must be distinct and at least one, got \[\]"),
+        ({"seeds": [1, 1]}, r"seeds must be distinct .* got \[1, 1\]"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be between 1 and 320 training images, got 0"),
+        ({"batch_size": 321}, "batch_size must be between 1 and 320 training images, got 321"),
+    ],
+    ids=str,
+)
+def test_refused_arguments(data, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(mlp, data, **SETTINGS | changes)
+
+
+def test_an_error_in_the_model_passes_through(data):
+    with pytest.raises(ValueError, match="at least 2 values per channel"):
+        train(mlp, data, **SETTINGS | {"batch_size": 1})
+
+
+# Side effects
+
+
+def test_silent_where_output_is_captured(data, capfd, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    train(mlp, data, label="a label", **SETTINGS)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.filterwarnings("ignore:IProgress not found")
+def test_silent_in_a_notebook_that_is_checked(data, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setenv("NORMLIB_PROGRESS", "0")
+    train(mlp, data, **SETTINGS)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.delenv("NORMLIB_PROGRESS")
+    train(mlp, data, label="a label", **SETTINGS)
+    assert "a label" in capfd.readouterr().err  # the same bar, watched
+
+
+def test_predict_keeps_the_mode_and_the_order(data):
+    model = mlp().train()
+    logits = predict(model, data.x_test, batch=7)
+    assert model.training
+    assert not logits.requires_grad
+    torch.testing.assert_close(logits, predict(model.eval(), data.x_test))
+    assert not model.training
+
+
+def test_data_is_left_alone(data):
+    before = data.x_train.clone()
+    train(mlp, data, **SETTINGS)
+    assert torch.equal(data.x_train, before)
+    assert isinstance(data, Data)
