@@ -9,6 +9,11 @@ STAMP := $(VENV)/.installed-$(VERSION)
 HTML := _build/html/index.html
 SOURCES := normlib tests tools chapters $(wildcard benchmarks conftest.py)
 
+# Outputs that repeat: no progress bar, no widget with a random id, and one thread a process, the nets being small.
+book notebooks test: export NORMLIB_PROGRESS = 0
+book notebooks test: export NORMLIB_STATIC = 1
+book notebooks test: export OMP_NUM_THREADS = 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help book test lint serve lab bench notebooks requirements clean python

@@ -123,12 +123,14 @@ def show(*axes: Axes, alt: str, caption: str = "") -> Picture:
     if not alt.strip():
         raise ValueError("alt must say what the figure shows, got an empty text")
     for ax in axes:
+        if ax.get_legend():  # drawn outside the style's context; a white box would stand out on a dark page
+            ax.get_legend().set_frame_on(False)
         if ax.axison and not (ax.get_xlabel() and ax.get_ylabel()):
             raise ValueError(f"every axis must have a label, got x {ax.get_xlabel()!r}, y {ax.get_ylabel()!r}")
     return Picture(axes, alt, caption)
 
 
-def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: int = 8) -> Axes:
+def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: int = 6) -> Axes:
     """A panel of grey images (n, H, W) with a title each; wrong ones are crossed out as well as coloured."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(0.62 * columns, 0.85 * rows), layout="constrained")

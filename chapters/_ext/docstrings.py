@@ -1,4 +1,4 @@
-"""Reads normlib's plain docstrings as reStructuredText: `name` is code, an indented block of formulas stays as it is."""
+"""Reads normlib's plain docstrings as reStructuredText: `name` is code, indented formulas stay as they are."""
 
 import re
 

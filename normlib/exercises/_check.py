@@ -25,7 +25,8 @@ def check(function: Callable, name: str | None = None, *, tolerance: float = 1e-
         name: the exercise.
         tolerance: largest absolute difference, relative to the oracle's largest value, that counts as close.
 
-    Prints, per case, the input's shape and "exact", "close" or "wrong" with the largest difference; then whether all cases pass. What `function` raises passes through.
+    Prints, per case, the input's shape and "exact", "close" or "wrong" with the largest difference; then whether
+    all cases pass. What `function` raises passes through.
 
     Raises:
         ValueError: an unknown exercise (the message lists the known ones).

@@ -41,6 +41,7 @@ LENET_MNIST = Grid(
             "none": {"norm": "none"},
             "bn": {"norm": "bn"},
             "torch-bn": {"norm": "torch-bn"},
+            "written-out": {"norm": "written-out"},
         },
         # The seed prints "Learning rate = 0.9. Optimizer: SGD": either reading of 0.9 is run.
         "optimizer": {

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import datasets, models
 from ..convert import norm_factory
@@ -23,10 +23,36 @@ class _TorchBatchNorm(nn.modules.batchnorm._BatchNorm):
         pass
 
 
+class _WrittenOutBatchNorm(nn.Module):
+    """Batch Norm as a first reader of the paper writes it, gradient left to autograd: seed 003's other side."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dims = [d for d in range(x.dim()) if d != 1]
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(dims), x.var(dims, correction=0)
+            n = x.numel() // x.shape[1]
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * (n / (n - 1)), self.momentum)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        x = (x - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+
+_YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
+
+
 def _norm_layer(config: dict):
-    if config["norm"] == "torch-bn":
-        return _TorchBatchNorm
-    return norm_factory(config["norm"])
+    return _YARDSTICKS[config["norm"]] if config["norm"] in _YARDSTICKS else norm_factory(config["norm"])
 
 
 _MODELS = {

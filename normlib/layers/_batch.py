@@ -73,6 +73,15 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean.flatten(), (x - mean).square().mean(dims)
 
 
+def snapshot(*buffers: Tensor) -> tuple[Tensor, ...]:
+    """Copies for a backward pass that comes when the buffers have moved on.
+
+    Not `clone`: torch.compile takes that for cheap, repeats it in the backward pass and so reads the moved buffer
+    (pytorch/pytorch#197039); gradients are then silently wrong.
+    """
+    return tuple(torch.empty_like(buffer).copy_(buffer) for buffer in buffers)
+
+
 def move(running: Tensor, new: Tensor, share: float) -> None:
     """running ← (1 − share) running + share new, in place; a value that is not finite moves nothing.
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _checks
-from ._batch import BatchStatistics, move
+from ._batch import BatchStatistics, move, snapshot
 from ._normalize import Line, batch_normalize
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
@@ -46,8 +46,7 @@ class _EstimateNorm(BatchStatistics):
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
         groups = _checks.batch_groups(x, self.virtual_batch_size, least=1)
         line = partial(_estimate_line, self.eps, self.momentum)
-        old_mean = self.running_mean.clone()
-        history = (old_mean, self.running_var.clone())
+        history = old_mean, _ = snapshot(self.running_mean, self.running_var)
         y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
         self.num_batches_tracked.add_(1)
         move(self.running_mean, mean.mean(0), self.momentum)

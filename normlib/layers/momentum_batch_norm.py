@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import schedules
 from . import _checks
-from ._batch import BatchStatistics, by_torch, move, statistics
+from ._batch import BatchStatistics, by_torch, move, snapshot, statistics
 from ._normalize import Line, batch_normalize
 
 
@@ -98,7 +98,7 @@ class MomentumBatchNorm(BatchStatistics):
             mean, var = statistics(x)
             y = torch.batch_norm(x, weight, bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
         else:
-            line, history = partial(_line, self.eps, lam), (old_mean.clone(), old_var.clone())
+            line, history = partial(_line, self.eps, lam), snapshot(old_mean, old_var)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
             mean, var = mean.mean(0), var.mean(0)
         buffers["num_batches_tracked"].add_(1)
