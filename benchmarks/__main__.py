@@ -1,4 +1,4 @@
-"""Measure everything, print the table, store it in _build/bench.json.
+"""Measure everything, print the table, store it in _build/bench.json, and with --readme in README.md too.
 
 A missed goal is printed, and never an error: how fast a machine is today is not for a check to decide.
 """
@@ -18,12 +18,16 @@ from .pairs import Row
 
 PARTS = {"layers": layers.rows, "training": training.rows, "pages": pages.rows}
 TARGET = pages.BUILD / "bench.json"
+README = pages.ROOT / "README.md"
+MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (default: all)")
-    parts = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--readme", action="store_true", help="replace the table between the markers in README.md")
+    options = parser.parse_args()
+    parts = options.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"PART must be one of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -39,8 +43,10 @@ def main() -> None:
         print(f"skipped: {part} ({reason})")
     if load is not None and load > 0.5 * os.cpu_count():
         print(f"other work was running (load {load:.1f} before the start): do not rely on these numbers")
-    _store(rows, skipped, load)
+    result = _store(rows, skipped, load)
     print(f"written to {TARGET}")
+    if options.readme:
+        _into_readme(rows, result)
 
 
 def _table(rows: list[Row]) -> str:
@@ -55,7 +61,7 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _store(rows: list[Row], skipped: dict[str, str], load: float | None) -> None:
+def _store(rows: list[Row], skipped: dict[str, str], load: float | None) -> dict:
     """Write the file whole or not at all."""
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -72,6 +78,23 @@ def _store(rows: list[Row], skipped: dict[str, str], load: float | None) -> None
     part = TARGET.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(TARGET)
+    return result
+
+
+def _into_readme(rows: list[Row], result: dict) -> None:
+    """The same table in Markdown, with where and when it was measured."""
+    lines = ["| What | Measured | 5 % to 95 % | Goal |", "|---|---|---|---|"]
+    for row in rows:
+        spread = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
+        goal = "" if row.goal is None else f"≤ {row.goal:.4g}{'' if row.met else ', **missed**'}"
+        lines.append(f"| {row.what} | {row.measured:.3g} {row.unit} | {spread} | {goal} |")
+    where = f"{result['device']}, {result['cpus']} cores, torch {result['torch']}, {result['date'][:10]}"
+    lines += ["", f"Measured by `make bench` in one run ({where}, load {result['load_before']:.1f} before the start)."]
+    before, marked, after = README.read_text(encoding="utf-8").partition(MARKERS[0])
+    _, end, after = after.partition(MARKERS[1])
+    if not (marked and end):
+        raise ValueError(f"{README} must hold the markers {MARKERS[0]} and {MARKERS[1]}")
+    README.write_text("\n".join([before + marked, *lines, end + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":

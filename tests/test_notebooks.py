@@ -36,12 +36,10 @@ class TestChapter:
     def test_is_stored_in_the_normal_form(self, path):
         text = path.read_text(encoding="utf-8")
         normal = notebooks.dumps(notebooks.normal(notebooks.read(path)))
-        differing = [
-            f"line {number}: {here!r}, normally {there!r}"
-            for number, (here, there) in enumerate(zip(text.split("\n"), normal.split("\n"), strict=False), start=1)
-            if here != there
-        ]
-        assert text == normal, f"{path.name}: not in the normal form, {REMEDY}; first at {differing[:1]}"
+        if text != normal:
+            lines = enumerate(zip(text.split("\n"), normal.split("\n"), strict=False), start=1)
+            first = next((f"line {n} is {a!r}, normally {b!r}" for n, (a, b) in lines if a != b), "one is longer")
+            pytest.fail(f"{path.name}: not in the normal form ({first}); {REMEDY}", pytrace=False)
 
     def test_stores_only_text(self, path):
         for where, cell in cells(path, "code"):

@@ -11,7 +11,24 @@ from ._normalize import precision
 _FEW = 1 << 17
 
 
-class BatchStatistics(nn.Module):
+class AllOrNothing(nn.Module):
+    """A module that a refused state_dict, of another method or width, leaves as it was."""
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        tables = [(t, dict(t)) for module in self.modules() for t in (module._parameters, module._buffers)]
+        values = [(t, t.detach().clone()) for _, table in tables for t in table.values() if t is not None]
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError:
+            with torch.no_grad():
+                for tensor, value in values:
+                    tensor.copy_(value)
+            for table, before in tables:  # assign=True puts other tensors there
+                table.update(before)
+            raise
+
+
+class BatchStatistics(AllOrNothing):
     """Base of the layers that take a mean and a variance per channel over (virtual) batches."""
 
     def __init__(self, num_features: int, eps: float, affine: bool, virtual_batch_size: int | None):
@@ -36,19 +53,6 @@ class BatchStatistics(nn.Module):
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 buffer.fill_(1 if name.endswith(("_var", "_std")) else 0)
-
-    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
-        """As every module's, but a refused state, of another method or width, leaves this layer as it was."""
-        problems = len(missing) + len(unexpected) + len(errors)
-        tables = [(table, dict(table)) for table in (self._parameters, self._buffers)]
-        values = [(t, t.detach().clone()) for _, table in tables for t in table.values() if t is not None]
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-        if len(missing) + len(unexpected) + len(errors) > problems:
-            with torch.no_grad():
-                for tensor, value in values:
-                    tensor.copy_(value)
-            for table, before in tables:  # assign=True puts other tensors there
-                table.update(before)
 
     def extra_repr(self) -> str:
         text = ", ".join(f"{name}={getattr(self, name)}" for name in self._shown())
@@ -87,4 +91,5 @@ def move(running: Tensor, new: Tensor, share: float) -> None:
 
     The difference becomes 0 on the device: no branch, no synchronization.
     """
-    running.add_((new - running).nan_to_num_(0.0, 0.0, 0.0), alpha=share)
+    # nan_to_num in place has no rule under torch.func.vmap, where it falls back to something ten times slower
+    running.add_((new - running).nan_to_num(0.0, 0.0, 0.0), alpha=share)

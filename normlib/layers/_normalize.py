@@ -172,5 +172,7 @@ def batch_normalize(
     against each other, and returns the `Line`. History tensors, of shape (C,), get no gradient; pass copies of
     buffers that change afterwards. Returns y like x and the statistics of shape (groups, C), detached.
     """
-    y, mean, var = _BatchNormalize.apply(x, weight, bias, groups, line, *history)
+    # without gradients no Function is needed, nor does torch.compile understand one there
+    normalize = _BatchNormalize.apply if torch.is_grad_enabled() else _BatchNormalize.forward
+    y, mean, var = normalize(x, weight, bias, groups, line, *history)
     return y, mean.detach(), var.detach()  # torch.compile forgets mark_non_differentiable

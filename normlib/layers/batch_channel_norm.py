@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _checks
-from ._batch import BatchStatistics, move, snapshot
+from ._batch import AllOrNothing, BatchStatistics, move, snapshot
 from ._normalize import Line, batch_normalize
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
@@ -57,7 +57,7 @@ class _EstimateNorm(BatchStatistics):
         return ["momentum", *super()._shown()]
 
 
-class BatchChannelNorm(nn.Module):
+class BatchChannelNorm(AllOrNothing):
     """Normalize over the batch, or by running estimates, and then over groups of channels.
 
     Args:

@@ -90,8 +90,8 @@ class BatchNorm(BatchStatistics):
         if tracked:
             count = self._buffers["num_batches_tracked"].add_(1)
             if self.momentum is None:
-                running_mean.add_((mean - running_mean).nan_to_num_(0.0, 0.0, 0.0) / count)
-                running_var.add_((var - running_var).nan_to_num_(0.0, 0.0, 0.0) / count)
+                running_mean.add_((mean - running_mean).nan_to_num(0.0, 0.0, 0.0) / count)
+                running_var.add_((var - running_var).nan_to_num(0.0, 0.0, 0.0) / count)
             else:
                 move(running_mean, mean, self.momentum)
                 move(running_var, var, self.momentum)

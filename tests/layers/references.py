@@ -32,7 +32,7 @@ def scaled(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class Written(nn.Module):
-    """What the methods on batch statistics share: γ and β, buffers, virtual batches whose new statistics are averaged."""
+    """What the methods on batch statistics share: γ, β, buffers, virtual batches whose new statistics are averaged."""
 
     starts: tuple[tuple[str, float], ...] = ()  # buffers, and the value they start at
     settings: tuple[tuple[str, float], ...] = ()  # options of the method, and their defaults

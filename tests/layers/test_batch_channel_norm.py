@@ -1,0 +1,98 @@
+"""Batch-Channel Norm: its two halves, the affine per group, and the estimates of the micro-batch form."""
+
+import pytest
+import torch
+from compare import assert_same, measure, normal, randomize
+from references import C, moments, per_channel, scaled, spread, state
+
+from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm, _batch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHAPE = (4, C, 3, 2)
+X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
+
+
+@pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
+def path(request, monkeypatch):
+    monkeypatch.setattr(_batch, "_FEW", request.param)
+
+
+def test_it_is_batch_norm_then_group_norm():
+    layer = randomize(BatchChannelNorm(C, 2)).double()
+    layer.weight.data.fill_(1), layer.bias.data.fill_(0)
+    batch, group = BatchNorm(C).double(), GroupNorm(C, 2, affine=False).double()
+    batch.load_state_dict(layer.batch.state_dict())
+    got, expected = measure(layer, X, DY), measure(torch.nn.Sequential(batch, group), X, DY)
+    assert_same({n: got[n] for n in ("y", "dx")}, {n: expected[n] for n in ("y", "dx")})
+    assert_same({"w": got["dbatch.weight"]}, {"w": expected["d0.weight"]})
+    assert_same(dict(layer.batch.named_buffers()), dict(batch.named_buffers()))
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_the_affine_is_per_group(estimate):
+    layer = BatchChannelNorm(C, 2, estimate=estimate).double()
+    assert layer.weight.shape == layer.bias.shape == (2,)
+    plain = layer.eval()(X)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([2.0, -3.0])), layer.bias.copy_(torch.tensor([0.5, 1.0]))
+    scale = torch.tensor([2.0, 2, -3, -3], dtype=torch.double)
+    shift = torch.tensor([0.5, 0.5, 1, 1], dtype=torch.double)
+    torch.testing.assert_close(layer(X), plain * per_channel(scale, X) + per_channel(shift, X))
+
+
+def half(rate=0.3):
+    """The estimating half alone, with a history."""
+    return randomize(BatchChannelNorm(C, 2, momentum=rate, estimate=True)).double().batch
+
+
+def test_estimates_are_updated_first_around_the_old_mean():
+    layer, rate = half(), 0.3
+    old = state(layer)
+    y = layer(X)
+    mean = (1 - rate) * old["running_mean"] + rate * moments(X)[0]
+    var = (1 - rate) * old["running_var"] + rate * moments((X - per_channel(old["running_mean"], X)).square())[0]
+    assert_same({"m": layer.running_mean, "v": layer.running_var}, {"m": mean, "v": var}, 1e-12)
+    weight, bias = per_channel(layer.weight, X), per_channel(layer.bias, X)
+    assert_same({"y": y}, {"y": weight * scaled(X, mean, (var + 1e-5).sqrt()) + bias}, 1e-12)
+
+
+def test_the_estimates_pass_no_gradient():
+    """∂L/∂x = g/√(σ̂²' + ε)"""
+    layer = half()
+    dx = measure(layer, X, DY)["dx"]
+    s = (layer.running_var + 1e-5).sqrt()
+    assert_same({"dx": dx}, {"dx": DY * per_channel(layer.weight.detach() / s, X)})
+
+
+def test_a_rate_of_0_never_learns_and_a_rate_of_1_forgets():
+    never, always = half(0.0), half(1.0)
+    before = state(never)
+    never(X), always(X)
+    assert_same({**state(never), "num_batches_tracked": before["num_batches_tracked"]}, before, 0)
+    assert_same({"m": always.running_mean}, {"m": moments(X)[0]}, 1e-12)
+
+
+def test_estimates_converge_to_the_data():
+    layer = BatchChannelNorm(C, 2, estimate=True, momentum=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        layer(torch.randn(1, C, 8, 8, generator=generator) * 3 + 5)
+    # 64 values a step, about 19 steps averaged: 0.1 is over five standard errors of the mean
+    assert (layer.batch.running_mean - 5).abs().max() < 5 * 3 / (64 * 19) ** 0.5
+    assert (layer.batch.running_var / 9 - 1).abs().max() < 0.3
+
+
+def test_one_value_per_channel_is_enough_for_estimates():
+    layer, x = BatchChannelNorm(C, 2, estimate=True), normal(1, C).float()
+    assert layer(x).isfinite().all()
+    with pytest.raises(ValueError, match="at least 2 values per channel"):
+        BatchChannelNorm(C, 2)(x)
+
+
+def test_names_are_torchs():
+    assert set(BatchChannelNorm(C, 2).state_dict()) == {
+        "weight", "bias", "batch.weight", "batch.bias", "batch.running_mean", "batch.running_var",
+        "batch.num_batches_tracked",
+    }  # fmt: skip
+    assert not list(BatchChannelNorm(C, 2, affine=False).parameters())
+    assert "num_groups=2, eps=1e-05, estimate=True" in repr(BatchChannelNorm(C, 2, estimate=True))
