@@ -5,7 +5,7 @@ from torch import nn
 
 from normlib.layers import BatchNorm
 
-from .pairs import Row, ratio
+from .pairs import Row, one_thread, ratio
 
 SHAPES = {(8, 64, 32, 32): 1.0, (64, 64, 32, 32): 1.0, (8, 16, 8, 8): 1.2}  # with the largest ratio aimed at
 SAVED_SHAPE = (8, 64, 32, 32)
@@ -35,16 +35,8 @@ def saved(layer: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def rows() -> list[Row]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # glibc gives large blocks back to the system at once, until a block of up to 32 MB has been freed; from then on
-    # it keeps memory of that size. Without this, page faults would be measured instead of layers.
-    block = torch.empty(31 << 18)
-    del block
-    try:
+    with one_thread():
         return list(_rows())
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _rows():

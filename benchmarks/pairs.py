@@ -4,7 +4,10 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass
@@ -21,6 +24,21 @@ class Row:
     @property
     def met(self) -> bool | None:
         return None if self.goal is None else self.measured <= self.goal
+
+
+@contextmanager
+def one_thread():
+    """torch on one thread, with memory that stays with the process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # glibc gives large blocks back to the system at once, until a block of up to 32 MB has been freed; from then on
+    # it keeps memory of that size. Without this, page faults would be measured instead of layers.
+    block = torch.empty(31 << 18)
+    del block
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def ratio(what: str, ours: Callable, theirs: Callable, goal: float | None = None, *, blocks=25, seconds=0.4) -> Row:

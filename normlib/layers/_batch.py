@@ -77,13 +77,29 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean.flatten(), (x - mean).square().mean(dims)
 
 
+@torch.library.custom_op("normlib::copy", mutates_args=())
+def _opaque_copy(buffer: Tensor) -> Tensor:
+    return buffer.clone()
+
+
+@_opaque_copy.register_fake
+def _(buffer):
+    return torch.empty_like(buffer)
+
+
+@_opaque_copy.register_vmap
+def _(info, in_dims, buffer):
+    return _opaque_copy(buffer), in_dims[0]
+
+
 def snapshot(*buffers: Tensor) -> tuple[Tensor, ...]:
     """Copies for a backward pass that comes when the buffers have moved on.
 
-    Not `clone`: torch.compile takes that for cheap, repeats it in the backward pass and so reads the moved buffer
-    (pytorch/pytorch#197039); gradients are then silently wrong.
+    torch.compile takes an ordinary copy for cheap, repeats it in the backward pass, and so reads the moved buffer
+    (pytorch/pytorch#197039): gradients would silently be wrong. It does not repeat an operation it cannot look into.
     """
-    return tuple(torch.empty_like(buffer).copy_(buffer) for buffer in buffers)
+    copy = _opaque_copy if torch.compiler.is_compiling() else Tensor.clone
+    return tuple(copy(buffer) for buffer in buffers)
 
 
 def move(running: Tensor, new: Tensor, share: float) -> None:

@@ -72,6 +72,11 @@ def _sum_of_squares(x: Tensor, layout: _Layout) -> Tensor:
     return torch.linalg.vector_norm(x, dim=3, keepdim=True).square().sum(1, keepdim=True)
 
 
+def _fixed(x: Tensor, *others: Tensor) -> bool:
+    """Whether torch.func.vmap is at work on one of the others and not on x, which then cannot be changed in place."""
+    return not is_batchedtensor(x) and any(is_batchedtensor(other) for other in others)
+
+
 class _BatchNormalize(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -92,7 +97,7 @@ class _BatchNormalize(torch.autograd.Function):
             weight, bias = weight.view(layout.channel), bias.view(layout.channel)
             a = a * weight
             shift = shift * weight + bias
-        y = centred.mul_(a).add_(shift)
+        y = centred * a + shift if _fixed(centred, a, shift) else centred.mul_(a).add_(shift)
         C = x.shape[1]
         # detached: a view must not leave the function, or an in-place activation behind it is refused
         y = _unseen(y.to(x.dtype), layout, x).detach()
@@ -119,7 +124,7 @@ class _BatchNormalize(torch.autograd.Function):
         a, d, a_var, d_mean, d_var = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
 
         buffer = seen - mean
-        buffer = buffer * dy if twice else buffer.mul_(dy)
+        buffer = buffer * dy if twice or _fixed(buffer, dy) else buffer.mul_(dy)
         sum_g = dy.sum(layout.dims, keepdim=True)
         sum_gx = buffer.sum(layout.dims, keepdim=True)
 

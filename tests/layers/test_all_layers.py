@@ -2,9 +2,11 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 from compare import assert_same, measure, normal, randomize
 from references import CASES, METHODS, NAMES, SHAPES, C, build, contract, pair, shapes_for, spread, state
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -112,8 +114,17 @@ def test_vmap_over_layers_is_a_loop(path, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_vmap_with_one_input_for_all_layers(path, method, gradients):
     made = [randomize(each(method), seed).double() for seed in range(3)]
-    x = normal(*SHAPES[2])
+    x, dy = normal(*SHAPES[2]), normal(*SHAPES[2], seed=1)
     parameters, buffers = stack_module_state(made)
+
+    def loss(p, b):
+        return (functional_call(made[0], (p, b), (x,)) * dy).sum()
+
+    copies = {name: value.clone() for name, value in buffers.items()}
+    got = vmap(grad(loss))(parameters, copies)
+    for i, layer in enumerate(made):
+        expected = measure(copy.deepcopy(layer), x, dy)
+        assert_same({name: got[name][i] for name in got}, {name: expected[f"d{name}"] for name in got})
     with torch.set_grad_enabled(gradients):
         y = vmap(lambda p, b: functional_call(made[0], (p, b), (x,)))(parameters, buffers)
         for i, layer in enumerate(made):
@@ -154,6 +165,26 @@ def test_compiled_without_a_graph_break(path, method, backend):
         assert_same({"y": compiled(x)}, {"y": plain(x)})
     compiled.eval(), plain.eval()
     assert_same({"y": compiled(x).detach()}, {"y": plain(x).detach()})
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore:.*should not be instantiated:DeprecationWarning"
+)
+def test_compiled_by_inductor(monkeypatch, tmp_path):
+    """The default backend recomputes still more; what keeps it from the history is the same in all layers."""
+    monkeypatch.setattr(_batch, "_FEW", 0)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    # no precompiled headers, no trial compilations for vector instructions: most of a minute for one use
+    monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", False)
+    monkeypatch.setattr(torch._inductor.config.cpp, "simdlen", 1)
+    torch.compiler.reset()
+    plain = randomize(each("mbn")).double()
+    compiled = torch.compile(copy.deepcopy(plain), fullgraph=True)
+    x, dy = normal(*SHAPES[2]), normal(*SHAPES[2], seed=1)
+    for _ in range(2):
+        got = {name.replace("_orig_mod.", ""): value for name, value in measure(compiled, x, dy).items()}
+        assert_same(got, measure(plain, x, dy))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -273,10 +304,11 @@ INPUTS = [
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_refused_inputs_change_nothing(path, method, training, x, message):
-    if not training and x.numel() == 0 and method in BATCH and "bcn" not in method:
-        pytest.skip("an empty batch can be evaluated")
     layer = randomize(each(method)).train(training)
     before = state(layer)
+    if not training and x.numel() == 0 and method in ("bn", "brn", "mbn"):
+        assert layer(x).shape == x.shape  # evaluation needs no values
+        return
     with pytest.raises(ValueError, match=message):
         layer(x)
     assert_same(state(layer), before, 0)
@@ -432,7 +464,6 @@ def test_constant_channels_give_the_bias(path, method, memory_format):
     # x and its mean, each times 1/√ε, are rounded before they cancel
     rounding = torch.finfo(torch.float32).eps * x.abs().amax() / layer.eps ** (1 if "bcn" in method else 0.5)
     torch.testing.assert_close(got["y"], torch.full_like(x, 0.5), rtol=0, atol=rounding.item())
-    assert got["y"][:, values == 0].sub(0.5).abs().max() <= 1e-6 or method in ("gn", "ln", "bcn", "bcn-estimate")
     assert all(value.isfinite().all() for value in got.values())
 
 

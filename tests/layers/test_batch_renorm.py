@@ -1,4 +1,4 @@
-"""Batch Renorm: its identities, its gradient as derived, and Keras's layer is in test_oracles.py."""
+"""Batch Renorm: its identities, its gradient as derived, its limits. (Keras's layer: test_oracles.py.)"""
 
 import math
 
@@ -95,9 +95,12 @@ def test_gradients_through_r_and_d_would_leave_g_over_sigma():
 @pytest.mark.parametrize("virtual", [None, 2])
 def test_finite_differences_with_r_and_d_frozen(monkeypatch, virtual):
     r, d = torch.tensor([0.7, 1.5, 1.0, 1.2]).double(), torch.tensor([0.5, -0.2, 0.0, 1.0]).double()
-    monkeypatch.setattr(module, "_correction", lambda std, *_: (r.view(std.shape[-r.dim():]) if std.dim() == 1
-                        else r.view(1, *(s if s == C else 1 for s in std.shape[1:])), d if std.dim() == 1
-                        else d.view(1, *(s if s == C else 1 for s in std.shape[1:]))))  # fmt: skip
+
+    def frozen(std, *_):
+        shape = [C if size == C else 1 for size in std.shape]  # (C,) on one path, broadcasting on the other
+        return r.view(shape), d.view(shape)
+
+    monkeypatch.setattr(module, "_correction", frozen)
     layer = randomize(BatchRenorm(C, virtual_batch_size=virtual, momentum=0.0)).double()
 
     def function(x, weight, bias):
