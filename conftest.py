@@ -1,5 +1,11 @@
 """For `pytest --nbval`: which outputs of a notebook are compared, and from where chapters import."""
 
+import os
+
+from tools.notebooks import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)  # the notebooks' kernels start from here
+
 RENDERED = ("text/html", "image/svg+xml")  # beside image/png and the widgets' views, which nbval skips by itself
 
 

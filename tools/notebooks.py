@@ -12,6 +12,7 @@ A cell that raises or writes to stderr is an error: nothing is stored.
 import argparse
 import hashlib
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -23,6 +24,8 @@ CHAPTERS = ROOT / "chapters"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 VOLATILE = "nbval-ignore-output"
 TIMEOUT = 120  # seconds a cell, as in _config.yml
+# Outputs that repeat: no progress bars, no widgets with random ids; and the networks are too small for threads.
+ENVIRONMENT = {"NORMLIB_PROGRESS": "0", "NORMLIB_STATIC": "1", "OMP_NUM_THREADS": "1"}
 
 
 class NotebookError(Exception):
@@ -115,7 +118,7 @@ def execute(path: Path, notebook) -> None:
         notebook, timeout=TIMEOUT, kernel_name=KERNEL["name"], resources={"metadata": {"path": str(path.parent)}}
     )
     try:
-        client.execute()
+        client.execute(env=os.environ | ENVIRONMENT)
     except (CellExecutionError, CellTimeoutError) as error:
         raise NotebookError(f"{path.name}: a cell failed, nothing was stored\n{error}") from error
     for number, cell in enumerate(notebook.cells, start=1):

@@ -182,7 +182,7 @@ def drawn(page, index):
           const input = document.querySelectorAll(".nl-explorer input[type=range]")[index];
           const figure = input.closest(".nl-explorer");
           await figure.normlib.drawn;
-          const svg = figure.querySelector(".nl-live svg");
+          const svg = figure.querySelector(".nl-chart svg");
           const chart = svg?.innerHTML.replace(/(clip|gradient)_?\\d+/g, "$1"); // Vega counts these up
           return [chart, input.getAttribute("aria-valuetext")];
         }""",
