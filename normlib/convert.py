@@ -100,17 +100,31 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
     old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
     if not old:
         raise ValueError(f"model must contain a Batch Norm, got {type(model).__name__} without one")
-    convolutions = _plain_convolutions(model) if plus else []
+    if plus:
+        _plain_convolutions(model)  # refuse before anything changes
     replacement = {id(m): _converted(m, factory, base, options) for m in old.values()}
-    for convolution in convolutions:
-        convolution.__class__ = layers.WSConv2d
-        convolution.ws_eps = ws_eps
+    if plus:
+        standardize_convolutions(model, ws_eps)
     if isinstance(model, _BATCH_NORMS):
         return replacement[id(model)]
     for module in model.modules():
         for child_name, child in module._modules.items():  # named_children leaves out a child's second name
             if id(child) in replacement:
                 setattr(module, child_name, replacement[id(child)])
+    return model
+
+
+def standardize_convolutions(model: nn.Module, ws_eps: float = 1e-5) -> nn.Module:
+    """Turn every nn.Conv2d of a model, in place, into a `layers.WSConv2d` with the same weights; return the model.
+
+    Raises:
+        ValueError: ws_eps not above 0; a convolution that is not a plain nn.Conv2d, or has one weight per filter, named
+            by its path. The model is then unchanged.
+    """
+    _checks.positive_float("ws_eps", ws_eps)
+    for convolution in _plain_convolutions(model):
+        convolution.__class__ = layers.WSConv2d
+        convolution.ws_eps = ws_eps
     return model
 
 

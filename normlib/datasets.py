@@ -18,7 +18,7 @@ class Data:
     """A classification data set in memory.
 
     x_train, x_test: float32 images (N, C, H, W), standardized by the training set's mean and deviation
-    per channel; y_train, y_test: int64 labels (N,).
+    per channel; y_train, y_test: int64 labels (N,). black (C,) is what the pixel value 0 has become.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Data:
     x_test: Tensor
     y_test: Tensor
     num_classes: int = 10
+    black: Tensor | None = None
 
     def subset(self, train: int | None = None, test: int | None = None, seed: int = 0) -> "Data":
         """Keep `train` and `test` random images, drawn without replacement from the given seed."""
@@ -49,8 +50,9 @@ class Data:
 
     def to(self, device: torch.device | str) -> "Data":
         """Move all tensors to a device."""
-        tensors = ("x_train", "y_train", "x_test", "y_test")
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        tensors = ("x_train", "y_train", "x_test", "y_test", "black")
+        moved = {name: getattr(self, name).to(device) for name in tensors if getattr(self, name) is not None}
+        return replace(self, **moved)
 
 
 def _resize(x: Tensor, size: int) -> Tensor:
@@ -64,7 +66,8 @@ def _standardized(name, x_train, y_train, x_test, y_test, num_classes=10) -> Dat
     x_train, x_test = x_train - mean, x_test - mean
     std = x_train.square().mean((0, 2, 3), keepdim=True).sqrt()
     x_train, x_test = x_train / std, x_test / std
-    return Data(name, x_train, y_train.long(), x_test, y_test.long(), num_classes)
+    black = (-mean / std).flatten()
+    return Data(name, x_train, y_train.long(), x_test, y_test.long(), num_classes, black)
 
 
 def digits(size: int = 8, train: int = 1000) -> Data:
@@ -163,3 +166,55 @@ def mnist(root: Path | str | None = None, size: int = 32, download: bool = True)
     pad = (size - 28) // 2
     x_train, x_test = (F.pad(split.data[:, None], [pad] * 4) for split in (train, test))
     return _standardized("mnist", x_train, train.targets, x_test, test.targets)
+
+
+def cifar10(root: Path | str | None = None, download: bool = True) -> Data:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 color images of 32×32 pixels in 10 classes.
+
+    Args, errors: as for `mnist`.
+    """
+    from torchvision.datasets import CIFAR10
+
+    return _cifar(CIFAR10, root, download)
+
+
+def cifar100(root: Path | str | None = None, download: bool = True) -> Data:
+    """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 color images of 32×32 pixels in 100 classes.
+
+    Args, errors: as for `mnist`.
+    """
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, root, download)
+
+
+def _cifar(kind, root: Path | str | None, download: bool) -> Data:
+    md5 = dict([*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])])
+    splits = _load(kind, root, download, kind.base_folder, md5)
+    x_train, x_test = (torch.from_numpy(split.data).permute(0, 3, 1, 2) for split in splits)
+    y_train, y_test = (torch.tensor(split.targets) for split in splits)
+    name = kind.__name__.lower()
+    return _standardized(name, x_train, y_train, x_test, y_test, len(splits[0].classes))
+
+
+def crop_flip(x: Tensor, generator: torch.Generator, *, black: Tensor, pad: int = 4) -> Tensor:
+    """Each image cropped at random out of itself with a black border, and mirrored with probability ½.
+
+    The augmentation of seed 000, a whole batch in one gather; the result is channels-last.
+
+    Args:
+        x: images (N, C, H, W).
+        generator: on the CPU, whatever the images' device.
+        black: (C,), the value of a black pixel, as in `Data.black`.
+        pad: width of the border in pixels.
+    """
+    N, C, H, W = x.shape
+    black = black.view(1, C, 1, 1)
+    rows, columns = torch.randint(0, 2 * pad + 1, (2, N, 1), generator=generator)
+    mirrored = torch.rand(N, 1, generator=generator) < 0.5
+    rows = rows + torch.arange(H)
+    columns = columns + torch.where(mirrored, torch.arange(W - 1, -1, -1), torch.arange(W))
+    sample, rows, columns = torch.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]
+    padded = F.pad(x - black, [pad] * 4)
+    cut = padded[sample.to(x.device), :, rows.to(x.device), columns.to(x.device)]
+    return cut.permute(0, 3, 1, 2) + black

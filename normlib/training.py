@@ -1,9 +1,10 @@
 """One training loop for every model, normalization and batch size; many seeds at once where that pays.
 
-`train` builds one model per seed, trains them by SGD and returns every curve. Seeds trained together share
-one vectorised step (`torch.func.vmap` over stacked parameters and buffers): on small fully connected networks
-ten seeds then cost about as much as three. Convolutional networks gain nothing from it on a CPU and are
-trained one by one. Both ways give each seed the same initial weights and the same batches.
+`train` builds one model per seed, trains them by SGD and returns every curve. Seeds trained together share every
+step: folded into one network (`folding`), where ten small fully connected networks cost less than twice as much as
+one, or, where a layer does not fold, vectorised by `torch.func.vmap`, where they cost about four times as much.
+Convolutional networks gain nothing from either on a CPU and are trained one by one. All ways give each seed the same
+initial weights and the same batches.
 """
 
 import math
@@ -12,24 +13,86 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import islice, zip_longest
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call, stack_module_state
 from tqdm.auto import tqdm
 
+from . import checkpoints
 from .convert import set_epoch
 from .datasets import Data
+from .folding import fold
 
 Sampler = Callable[[Tensor, int, torch.Generator], Iterable[Tensor]]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def shuffled(labels: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Index batches of one epoch: a random order cut into full batches; a remainder is left out."""
     order = torch.randperm(len(labels), generator=generator)
     return iter(order[: len(order) // batch_size * batch_size].split(batch_size))
+
+
+def classwise(classes: int) -> Sampler:
+    """A sampler of batches that are not iid: each has only `classes` classes, drawn anew, and equally much of each.
+
+    A class's samples come in random order, without repetition until too few for a batch are left; an epoch has as many
+    batches as one of `shuffled`. Within a batch the order is random.
+
+    Raises:
+        ValueError: classes below 1; when sampling, more classes than the labels have, a batch size that classes does
+            not divide, or a class (from 0 to the largest label) with too few samples for its share of a batch.
+    """
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes}")
+
+    def batches(labels: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        members = [(labels == c).nonzero().flatten().cpu() for c in range(int(labels.max()) + 1)]
+        if classes > len(members):
+            raise ValueError(f"classes must be at most {len(members)}, the classes of the labels, got {classes}")
+        if batch_size % classes:
+            raise ValueError(f"batch_size must be a multiple of classes = {classes}, got {batch_size}")
+        share = batch_size // classes
+        for c, own in enumerate(members):
+            if len(own) < share:
+                raise ValueError(
+                    f"labels must hold at least {share} samples of each class, got {len(own)} of class {c}"
+                )
+        left = [own[:0] for own in members]
+        for _ in range(len(labels) // batch_size):
+            parts = []
+            for c in torch.randperm(len(members), generator=generator)[:classes].tolist():
+                if len(left[c]) < share:
+                    left[c] = members[c][torch.randperm(len(members[c]), generator=generator)]
+                parts.append(left[c][:share])
+                left[c] = left[c][share:]
+            yield torch.cat(parts)[torch.randperm(batch_size, generator=generator)]
+
+    return batches
+
+
+def first(steps: int, sampler: Sampler = shuffled) -> Sampler:
+    """A sampler whose epochs end after `steps` batches of `sampler`.
+
+    Raises:
+        ValueError: steps below 1; when sampling, more steps than `sampler` has batches.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+    def batches(labels: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        taken = 0
+        for batch in islice(sampler(labels, batch_size, generator), steps):
+            taken += 1
+            yield batch
+        if taken < steps:
+            raise ValueError(f"steps must be at most {taken}, the batches of an epoch, got {steps}")
+
+    return batches
 
 
 @dataclass
@@ -63,8 +126,12 @@ def train(
     weight_decay: float = 0.0,
     schedule: Callable[[int, int], float] | None = None,
     sampler: Sampler = shuffled,
+    augment: Augment | None = None,
+    virtual_batch_size: int | None = None,
     together: bool | None = None,
+    checkpoint: Path | str | None = None,
     label: str = "",
+    on_epoch: Callable[[int], None] | None = None,
 ) -> History:
     """Train `build()` once per seed by SGD on the cross-entropy and measure every epoch.
 
@@ -79,15 +146,27 @@ def train(
         weight_decay: L2 coefficient, on all parameters.
         schedule: (epoch counted from 1, epochs) → factor on the learning rate.
         sampler: (labels, batch_size, generator) → index batches of one epoch; `shuffled` by default.
-        together: all seeds in one vectorised step, or one after the other; None: together where a CPU trains
-            several seeds of a model without convolutions.
+        augment: (images (N, C, H, W), generator) → images, applied to every training batch; for example
+            `datasets.crop_flip`.
+        virtual_batch_size: set on every layer that has that attribute; None leaves the layers as they were built.
+        together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
+            model without convolutions.
+        checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
+            it is there; for a single seed. The caller removes it.
         label: shown by the progress bar.
+        on_epoch: called with the number of finished epochs after each, when its checkpoint is written.
 
     Modules with a method `set_epoch(epoch, epochs)` get it called before every epoch. A seed whose loss stops
     being finite is reported in `diverged_at`; its curves are NaN from that epoch on, and the others go on.
 
+    Within a torch.distributed process group every process takes its share of each batch, consecutive samples, and
+    gradients are averaged; running statistics, each process's own while an epoch lasts, are averaged at its end. With
+    Batch Norm that equals one process with `virtual_batch_size` = batch_size / processes.
+
     Raises:
-        ValueError: no seeds, epochs or batch_size below 1, or a batch larger than the training set.
+        ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
+            the processes, a checkpoint for several seeds.
+        CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
@@ -95,13 +174,25 @@ def train(
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if not 1 <= batch_size <= len(data.x_train):
         raise ValueError(f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}")
+    if checkpoint is not None and len(seeds) > 1:
+        raise ValueError(f"checkpoint is for a single seed, got seeds {list(seeds)}")
+    _, processes = _shard()
+    if batch_size % processes:
+        raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {batch_size}")
+    # channels-last is how convolutions like it; with one channel there is nothing to choose
+    layout = torch.channels_last if data.x_train.dim() == 4 and data.x_train.shape[1] > 1 else torch.preserve_format
     models = []
     for seed in seeds:
         torch.manual_seed(seed)
-        models.append(build().to(data.x_train.device))
+        model = build().to(data.x_train.device, memory_format=layout)
+        if virtual_batch_size is not None:
+            for module in model.modules():
+                if hasattr(module, "virtual_batch_size"):
+                    module.virtual_batch_size = virtual_batch_size
+        models.append(model)
     if together is None:
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in models[0].modules())
-        together = len(seeds) > 1 and not convolutional and data.x_train.is_cpu
+        together = not convolutional and data.x_train.is_cpu
     options = dict(
         epochs=epochs,
         batch_size=batch_size,
@@ -110,14 +201,17 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule or (lambda epoch, epochs: 1.0),
         sampler=sampler,
+        augment=augment,
+        layout=layout,
+        checkpoint=checkpoint,
         label=label,
+        on_epoch=on_epoch or (lambda epoch: None),
     )
     groups = [list(range(len(seeds)))] if together else [[i] for i in range(len(seeds))]
     parts = [_train_group([models[i] for i in g], [seeds[i] for i in g], data, **options) for g in groups]
-    curves = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
     return History(
         seeds=list(seeds),
-        **{name: torch.cat([getattr(p, name) for p in parts]) for name in curves},
+        **{name: torch.cat([getattr(p, name) for p in parts]) for name in _CURVES},
         # a part whose seeds have all diverged stops early
         epoch_seconds=[sum(times) for times in zip_longest(*(p.epoch_seconds for p in parts), fillvalue=0.0)],
         diverged_at={seed: step for p in parts for seed, step in p.diverged_at.items()},
@@ -125,28 +219,54 @@ def train(
     )
 
 
-def _single(model: nn.Module):
-    """Parameters, training and evaluation pass of one model, with a leading dimension of 1; nothing to finish."""
-    return list(model.parameters()), lambda x: model(x[0])[None], lambda x: model(x)[None], lambda: None
+def _shard() -> tuple[int, int]:
+    """This process's number and the number of processes."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
-def _stacked(models: list[nn.Module]):
-    """The same for many models as one: stacked parameters; `finish` writes them back into the models."""
-    parameters, buffers = stack_module_state(models)
-    base = models[0]
+class _One(nn.Module):
+    """A single model with the interface of `folding.Folded`."""
 
-    def one(parameters, buffers, x):
-        return functional_call(base, (parameters, buffers), (x,))
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
 
-    each = torch.func.vmap(one, randomness="different")
-    same = torch.func.vmap(one, in_dims=(0, 0, None), randomness="different")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x[:, 0])[:, None]
 
-    def finish() -> None:
+    def unfold(self, models: list[nn.Module]) -> None:
+        """Nothing to do: the model was trained in place."""
+
+
+class _Vectorised(nn.Module):
+    """Models of any architecture with the interface of `folding.Folded`, by torch.func."""
+
+    def __init__(self, models: list[nn.Module]):
+        super().__init__()
+        self.base = models[0]
+        state, self.stacked_buffers = stack_module_state(models)
+        self.names = list(state)
+        self.stacked = nn.ParameterList(state.values())
+        self.each = torch.func.vmap(self._one, in_dims=(0, 0, 1), out_dims=1, randomness="different")
+
+    def _one(self, parameters, buffers, x):
+        return functional_call(self.base, (parameters, buffers), (x,))
+
+    def _state(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.stacked, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.each(self._state(), self.stacked_buffers, x)
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return iter(self.stacked)
+
+    def unfold(self, models: list[nn.Module]) -> None:
+        """Write what was trained back into the models."""
         for i, model in enumerate(models):
-            model.load_state_dict({name: value[i].detach() for name, value in (parameters | buffers).items()})
-
-    leaves = list(parameters.values())
-    return leaves, lambda x: each(parameters, buffers, x), lambda x: same(parameters, buffers, x), finish
+            model.load_state_dict({n: v[i].detach() for n, v in (self._state() | self.stacked_buffers).items()})
 
 
 def _train_group(
@@ -161,45 +281,73 @@ def _train_group(
     weight_decay,
     schedule,
     sampler,
+    augment,
+    layout,
+    checkpoint,
     label,
+    on_epoch,
 ):
-    """Train models that share every step: stacked when there are several, plainly when there is one."""
-    leaves, forward, evaluate, finish = _stacked(models) if len(models) > 1 else _single(models[0])
-    base, device, S = models[0], data.x_train.device, len(models)
+    """Train models that share every step."""
+    net = _One(models[0]) if len(models) == 1 else fold(models) or _Vectorised(models)
+    leaves = list(net.parameters())
+    device, S = data.x_train.device, len(models)
+    rank, processes = _shard()
     optimizer = torch.optim.SGD(leaves, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    torch.manual_seed(seeds[0])  # dropout
+    torch.manual_seed(seeds[0] + rank)  # dropout
     curves = {k: torch.full((S, epochs), math.nan, dtype=torch.float64) for k in _CURVES}
-    seconds, diverged, step = [], {}, 0
-    with progress(total=epochs, desc=label or type(base).__name__) as bar:
-        for epoch in range(1, epochs + 1):
+    seconds, diverged, step, done = [], {}, 0, 0
+    key = f"seeds {seeds}, {epochs} epochs, batches of {batch_size}, rate {learning_rate}"
+    held = checkpoints.load(checkpoint, key) if checkpoint else None
+    if held:
+        net.load_state_dict(held["net"])
+        optimizer.load_state_dict(held["optimizer"])
+        for generator, state in zip([*generators, torch.default_generator], held["generators"], strict=True):
+            generator.set_state(state)
+        curves, seconds, diverged = held["curves"], held["seconds"], held["diverged"]
+        step, done = held["step"], held["done"]
+    with progress(total=epochs, initial=done, desc=label or type(models[0]).__name__) as bar:
+        for epoch in range(done + 1, epochs + 1):
+            if len(diverged) == S:
+                break
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(epoch, epochs)
-            set_epoch(base, epoch, epochs)
-            base.train()
+            set_epoch(net, epoch, epochs)
+            net.train()
             start = time.perf_counter()
             losses, hits = [], []
             for batches in zip(*(sampler(data.y_train, batch_size, g) for g in generators), strict=True):
-                index = torch.stack(batches).to(device)
+                index = torch.stack(batches, 1).to(device)
+                index = index.chunk(processes)[rank] if processes > 1 else index
                 x, y = data.x_train[index], data.y_train[index]
-                logits = forward(x)
+                if augment:
+                    x = torch.stack([augment(x[:, s], g) for s, g in enumerate(generators)], 1)
+                if layout is torch.channels_last:
+                    x = x.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (-1, S))
+                logits = net(x)
                 loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-                loss = loss.view(S, -1).mean(1)
+                loss = loss.view(-1, S).mean(0)
                 # not backward(): accumulating would copy every transposed gradient once more
                 gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
                 for leaf, gradient in zip(leaves, gradients, strict=True):
                     leaf.grad = gradient
+                hit = (logits.detach().argmax(-1) == y).float().mean(0)
+                if processes > 1:
+                    loss = loss.detach()
+                    _average([loss, hit, *(g for g in gradients if g is not None)], processes)
                 optimizer.step()
                 losses.append(loss.detach())
-                hits.append((logits.detach().argmax(-1) == y).float().mean(1))
+                hits.append(hit)
             losses, hits = torch.stack(losses, 1).double().cpu(), torch.stack(hits, 1).double().cpu()
+            if processes > 1:
+                _average([b for b in net.buffers() if b.is_floating_point()], processes)
             seconds.append(time.perf_counter() - start)
             for s, seed in enumerate(seeds):
                 bad = (~losses[s].isfinite()).nonzero()
                 if len(bad) and seed not in diverged:
                     diverged[seed] = step + int(bad[0])
             step += losses.shape[1]
-            test_loss, test_accuracy = _evaluate(base, evaluate, data)
+            test_loss, test_accuracy = _evaluate(net, S, data)
             for seed, loss in zip(seeds, test_loss, strict=True):
                 if not loss.isfinite():  # broken by the epoch's last step
                     diverged.setdefault(seed, step)
@@ -207,30 +355,41 @@ def _train_group(
             measured = (losses.mean(1), hits.mean(1), test_loss, test_accuracy)
             for name, value in zip(_CURVES, measured, strict=True):
                 curves[name][alive, epoch - 1] = value[alive]
+            if checkpoint and rank == 0:
+                state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "curves": curves}
+                state["generators"] = [g.get_state() for g in [*generators, torch.default_generator]]
+                state |= {"seconds": seconds, "diverged": diverged, "step": step, "done": epoch}
+                checkpoints.save(checkpoint, key, state)
+            on_epoch(epoch)
             bar.update()
             bar.set_postfix_str(f"test accuracy {curves['test_accuracy'][:, epoch - 1].nanmean():.3f}")
-            if not alive.any():
-                break
-    finish()
+    net.unfold(models)
     for model in models:
         model.eval()
     return History(list(seeds), **curves, epoch_seconds=seconds, diverged_at=diverged, models=models)
+
+
+def _average(tensors: list[Tensor], processes: int) -> None:
+    """Replace each tensor by its mean over the processes."""
+    for tensor in tensors:
+        distributed.all_reduce(tensor)
+        tensor.div_(processes)
 
 
 _CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 @torch.no_grad()
-def _evaluate(base: nn.Module, forward, data: Data, batch: int = 1000) -> tuple[Tensor, Tensor]:
+def _evaluate(net: nn.Module, count: int, data: Data, batch: int = 1000) -> tuple[Tensor, Tensor]:
     """Mean loss and accuracy on the test set, per seed, in evaluation mode."""
-    base.eval()
+    net.eval()
     loss = hits = 0.0
     for x, y in zip(data.x_test.split(batch), data.y_test.split(batch), strict=True):
-        logits = forward(x)
-        target = y.expand(len(logits), -1)
+        logits = net(x[:, None].expand(-1, count, *x.shape[1:]))
+        target = y[:, None].expand(-1, count)
         each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
-        loss = loss + each.sum(1).double()
-        hits = hits + (logits.argmax(-1) == target).sum(1).double()
+        loss = loss + each.sum(0).double()
+        hits = hits + (logits.argmax(-1) == target).sum(0).double()
     return (loss / len(data.y_test)).cpu(), (hits / len(data.y_test)).cpu()
 
 

@@ -17,6 +17,8 @@ FLOORS = {
     "noise": 2,
     "models": 2,
     "datasets": 2,
+    "folding": 2,
+    "checkpoints": 1,
     "training": 3,
     "experiments": 4,
     "explorer": 5,

@@ -33,6 +33,9 @@ class Grid:
         return out
 
 
+# Seed 002's network and data; the learning rate: see BRN_FIG2.
+_THREE_BLOCK = {"model": "three-block", "dataset": "cifar10", "size": 32, "learning_rate": 0.03, "momentum": 0.9}
+
 LENET_MNIST = Grid(
     name="lenet-mnist",
     question="Seed 003: does Batch Norm change anything on a net as shallow as LeNet-5?",
@@ -78,4 +81,27 @@ DIGITS_BATCH_SIZE = Grid(
     profiles={"short": {"model": "mlp", "dataset": "digits", "size": 8, "epochs": 10, "momentum": 0.0}},
 )
 
-GRIDS = {grid.name: grid for grid in (DIGITS_BATCH_SIZE, LENET_MNIST, LENET_RATES)}
+# Seed 002 names neither the size of its microbatches nor the end of its ramp, and gives the ramp two starts, 20 and 50.
+# Both are run, with the end of training as the ramp's end; a third ramp, from the first epoch on, asks whether Batch
+# Renorm can lead early at all, since before its ramp starts it trains exactly as Batch Norm does.
+BRN_FIG2 = Grid(
+    name="brn-fig2",
+    question="Seed 002: is Batch Renorm ahead of Batch Norm early, and do the two converge?",
+    axes={
+        "method": {
+            "bn": {"norm": "bn", "norm_options": {"momentum": 0.01}},
+            "brn-0": {"norm": "brn", "ramp_start": 0},
+            "brn-20": {"norm": "brn", "ramp_start": 20},
+            "brn-50": {"norm": "brn", "ramp_start": 50},
+        },
+        "m": {str(m): {"virtual_batch_size": m} for m in (2, 16)},
+    },
+    profiles={
+        "short": _THREE_BLOCK
+        | {"dataset": "digits", "size": 16, "width": 8, "epochs": 20, "steps": 5, "batch_size": 64},
+        "cpu": _THREE_BLOCK | {"width": 16, "epochs": 100, "steps": 25, "batch_size": 64, "test_images": 1000},
+        "full": _THREE_BLOCK | {"width": 32, "epochs": 100, "steps": 25, "batch_size": 2000},
+    },
+)
+
+GRIDS = {grid.name: grid for grid in (BRN_FIG2, DIGITS_BATCH_SIZE, LENET_MNIST, LENET_RATES)}

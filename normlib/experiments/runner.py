@@ -3,15 +3,16 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import datasets, models
-from ..convert import norm_factory
-from ..training import predict, progress, train
+from ..convert import norm_factory, standardize_convolutions
+from ..schedules import renorm_limits, step_decay
+from ..training import first, predict, progress, shuffled, train
 from . import records
 from .grids import GRIDS, Grid
 
@@ -52,33 +53,71 @@ _YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
 
 
 def _norm_layer(config: dict):
-    return _YARDSTICKS[config["norm"]] if config["norm"] in _YARDSTICKS else norm_factory(config["norm"])
+    if config["norm"] in _YARDSTICKS:
+        return _YARDSTICKS[config["norm"]]
+    options = dict(config.get("norm_options", {}))
+    if "ramp_start" in config:  # Batch Renorm's limits, widened from then to the last epoch
+        start, end = config["ramp_start"], config["epochs"]
+        limits = partial(renorm_limits, start=start, r_end=end, d_end=end)
+        options["schedule"] = lambda epoch, epochs: limits(epoch - 1)
+    return norm_factory(config["norm"].removesuffix("+ws"), **options)
 
 
-_MODELS = {
-    "lenet5": lambda data, norm_layer: models.LeNet5(data.num_classes, norm_layer),
-    "mlp": lambda data, norm_layer: models.MLP(data.x_train[0].numel(), norm_layer=norm_layer),
-}
+def _model(config: dict, data: datasets.Data) -> nn.Module:
+    kind, classes, norm_layer = config["model"], data.num_classes, _norm_layer(config)
+    small = {"in_channels": data.x_train.shape[1], "num_classes": classes, "norm_layer": norm_layer}
+    small |= {"width": config["width"]} if "width" in config else {}
+    if kind == "lenet5":
+        model = models.LeNet5(classes, norm_layer)
+    elif kind == "mlp":
+        model = models.MLP(data.x_train[0].numel(), norm_layer=norm_layer)
+    elif kind == "three-block":
+        model = models.ThreeBlockCNN(**small)
+    elif kind == "strided":
+        model = models.StridedCNN(**small)
+    elif kind.startswith("resnet"):
+        model = models.cifar_resnet(kind, classes, norm_layer)
+    else:
+        model = models.cifar_vgg(kind, classes, norm_layer)
+    if config["norm"].endswith("+ws"):
+        standardize_convolutions(model)
+    return model
+
+
+_DATASETS = {"digits": datasets.digits, "mnist": datasets.mnist}
+_CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
 
 
 @lru_cache(maxsize=2)
-def _data(dataset: str, size: int) -> datasets.Data:
-    return {"digits": datasets.digits, "mnist": datasets.mnist}[dataset](size=size)
+def _data(dataset: str, size: int, train_images: int | None, test_images: int | None) -> datasets.Data:
+    data = _CIFAR[dataset]() if dataset in _CIFAR else _DATASETS[dataset](size=size)
+    return data.subset(train_images, test_images)
 
 
-def execute(grid: str, config: dict) -> dict:
-    """Train one configuration and return its record (schema in `records`)."""
+def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) -> dict:
+    """Train one configuration and return its record (schema in `records`).
+
+    checkpoint and hooks (`on_epoch`) go to `training.train`.
+    """
     started = datetime.now(timezone.utc)
-    data = _data(config["dataset"], config["size"])
+    data = _data(config["dataset"], config["size"], config.get("train_images"), config.get("test_images"))
+    decay = config.get("decay_every")
     history = train(
-        lambda: _MODELS[config["model"]](data, _norm_layer(config)),
+        lambda: _model(config, data),
         data,
         seeds=[config["seed"]],
         epochs=config["epochs"],
         batch_size=config["batch_size"],
         learning_rate=config["learning_rate"],
         momentum=config["momentum"],
-        label=" ".join(str(config[k]) for k in ("method", "seed")),
+        weight_decay=config.get("weight_decay", 0.0),
+        schedule=(lambda epoch, epochs: step_decay(epoch, decay)) if decay else None,
+        sampler=first(config["steps"]) if "steps" in config else shuffled,
+        augment=partial(datasets.crop_flip, black=data.black) if config.get("augment") else None,
+        virtual_batch_size=config.get("virtual_batch_size"),
+        checkpoint=checkpoint,
+        label=" ".join(str(config[k]) for k in ("method", "m", "seed") if k in config),
+        **hooks,
     )
     curves = {name: getattr(history, name)[0].tolist() for name in records.CURVES[:-1]}
     curves = {name: [v if v == v else None for v in values] for name, values in curves.items()}

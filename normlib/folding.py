@@ -1,0 +1,115 @@
+"""Many models as one: the seeds' channels side by side, so that one call of a layer serves them all.
+
+Batch statistics are taken per channel and group statistics per group, so that S models of C channels are, to a
+normalization, one model of S·C channels; activations keep their shape (N, S·C, *), and only a linear layer must know
+where one model ends and the next begins. `fold` builds that model. On small fully connected networks, where time
+goes into the number of calls, ten seeds then cost less than twice one.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from . import layers
+
+# Layers that act on each value alone, or on each sample's channels alone.
+_PLAIN = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.GELU, nn.ELU, nn.SiLU, nn.Identity, nn.Dropout)
+_NORMS = (layers.BatchNorm, layers.BatchRenorm, layers.MomentumBatchNorm, layers.GroupNorm, layers.BatchChannelNorm)
+
+
+class _Linears(nn.Module):
+    """S linear layers: (N, S·in) → (N, S·out)."""
+
+    def __init__(self, models: list[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([m.weight.detach().T for m in models]))  # (S, in, out)
+        bias = None if models[0].bias is None else torch.stack([m.bias.detach()[None] for m in models])
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias))  # (S, 1, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(len(x), len(self.weight), -1).transpose(0, 1)
+        y = torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+        return y.transpose(0, 1).flatten(1)
+
+    def unfold(self, models: list[nn.Linear]) -> None:
+        for i, model in enumerate(models):
+            model.weight.copy_(self.weight[i].T)
+            if self.bias is not None:
+                model.bias.copy_(self.bias[i, 0])
+
+
+class Folded(nn.Module):
+    """S models of one architecture; x (N, S, …) → logits (N, S, classes). Made by `fold`."""
+
+    def __init__(self, models: list[nn.Module], body: nn.Module):
+        super().__init__()
+        self.count, self.body = len(models), body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.flatten(1, 2) if x.dim() > 2 else x).unflatten(1, (self.count, -1))
+
+    @torch.no_grad()
+    def unfold(self, models: list[nn.Module]) -> None:
+        """Write what was trained back into the models."""
+        _unfold(self.body, models)
+
+
+def fold(models: list[nn.Module]) -> Folded | None:
+    """The models as one, or None where one of their layers is not known to fold.
+
+    Known are nn.Sequential (and subclasses that keep its `forward`), nn.Linear, nn.Flatten of everything, elementwise
+    activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. No parameter may serve twice.
+    """
+    if sum(1 for _ in models[0].named_parameters(remove_duplicate=False)) != len(list(models[0].parameters())):
+        return None
+    body = _fold(models)
+    return None if body is None else Folded(models, body)
+
+
+def _fold(models: list[nn.Module]) -> nn.Module | None:
+    first = models[0]
+    if type(first).forward is nn.Sequential.forward:
+        children = [_fold([m[i] for m in models]) for i in range(len(first))]
+        return None if None in children else nn.Sequential(*children)
+    if type(first) is nn.Linear:
+        return _Linears(models)
+    if type(first) in _PLAIN or (type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)):
+        return copy.deepcopy(first)
+    if type(first) in (*_NORMS, layers.LayerNorm, layers.InstanceNorm):
+        return _widened(models)
+    return None
+
+
+def _widened(models: list[nn.Module]) -> nn.Module:
+    """One normalization of S times the channels and groups, its parameters and statistics joined."""
+    wide = copy.deepcopy(models[0])
+    for path, module in wide.named_modules():
+        each = [m.get_submodule(path) for m in models]
+        for name in ("num_features", "num_groups"):
+            if hasattr(module, name):
+                setattr(module, name, getattr(module, name) * len(models))
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(
+                module,
+                name,
+                nn.Parameter(torch.cat([getattr(m, name).detach() for m in each]), parameter.requires_grad),
+            )
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.dim():  # the count of batches is everybody's
+                setattr(module, name, torch.cat([getattr(m, name) for m in each]))
+    return wide
+
+
+def _unfold(body: nn.Module, models: list[nn.Module]) -> None:
+    if isinstance(body, nn.Sequential):
+        for i, child in enumerate(body):
+            _unfold(child, [m[i] for m in models])
+    elif isinstance(body, _Linears):
+        body.unfold(models)
+    else:
+        own = body.state_dict()
+        for i, model in enumerate(models):
+            for name, value in model.state_dict().items():
+                joined = own[name]
+                value.copy_(joined.view(len(models), -1)[i] if joined.dim() else joined)

@@ -1,0 +1,98 @@
+"""Many models as one: every model computes and learns as it does alone."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from normlib import layers, models
+from normlib.convert import norm_factory
+from normlib.folding import Folded, fold
+
+NORMS = {
+    "none": (None, {}),
+    "bn": ("bn", {}),
+    "bn, virtual": ("bn", {"virtual_batch_size": 4}),
+    "brn": ("brn", {"r_max": 2.0, "d_max": 0.5}),
+    "mbn": ("mbn", {"batch_size": 8}),
+    "ln": ("ln", {}),
+    "gn": ("gn", {"num_groups": 4}),
+    "bcn": ("bcn", {"num_groups": 4}),
+    "bcn, estimate": ("bcn", {"num_groups": 4, "estimate": True}),
+}
+
+
+def build(name, seed):
+    torch.manual_seed(seed)
+    norm_layer = norm_factory(NORMS[name][0], **NORMS[name][1]) if NORMS[name][0] else None
+    model = models.MLP(6, width=16, depth=2, num_classes=3, norm_layer=norm_layer).double()
+    for module in model.modules():
+        if hasattr(module, "momentum_lambda"):
+            module.momentum_lambda = 0.5
+    return model
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_folded_is_each_alone(name):
+    alone = [build(name, seed) for seed in range(3)]
+    together = [build(name, seed) for seed in range(3)]
+    folded = fold(together)
+    assert isinstance(folded, Folded)
+    for step in range(2):  # the second step sees the statistics that the first left
+        x = torch.randn(8, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        logits = folded(x)
+        assert logits.shape == (8, 3, 3)
+        gradients = torch.autograd.grad(logits.square().sum(), list(folded.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(folded.parameters(), gradients, strict=True):
+                parameter -= 0.01 * gradient
+        for s, model in enumerate(alone):
+            expected = model(x[:, s])
+            torch.testing.assert_close(logits[:, s], expected, rtol=1e-9, atol=1e-9)
+            gradients = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= 0.01 * gradient
+    folded.unfold(together)
+    for a, b in zip(together, alone, strict=True):
+        assert a.state_dict().keys() == b.state_dict().keys()
+        for key, value in b.state_dict().items():
+            torch.testing.assert_close(a.state_dict()[key], value, rtol=1e-8, atol=1e-8, msg=key)
+    folded.eval()
+    x = torch.randn(5, 6, dtype=torch.float64)
+    for s, model in enumerate(together):
+        torch.testing.assert_close(folded(x[:, None].expand(-1, 3, -1))[:, s], model.eval()(x))
+
+
+def test_a_model_that_breaks_leaves_the_others_alone():
+    together = [build("bn", seed) for seed in range(2)]
+    with torch.no_grad():
+        together[0][1].linear.weight.fill_(torch.inf)
+    x = torch.randn(8, 2, 6, dtype=torch.float64)
+    logits = fold(together)(x)
+    assert logits[:, 0].isnan().all()
+    torch.testing.assert_close(logits[:, 1], build("bn", 1)(x[:, 1]))
+
+
+class Odd(layers.BatchNorm):
+    """A subclass may do anything with its channels."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        partial(nn.Conv2d, 1, 1, 1),
+        partial(Odd, 4),
+        partial(nn.Softmax, 1),
+        partial(nn.Flatten, 2),
+        partial(models.LeNet5),
+    ],
+)
+def test_what_is_not_known_is_not_folded(module):
+    assert fold([nn.Sequential(nn.ReLU(), module()) for _ in range(2)]) is None
+
+
+def test_a_layer_used_twice_is_not_folded():
+    linear = nn.Linear(4, 4)
+    assert fold([nn.Sequential(linear, linear) for _ in range(2)]) is None
