@@ -1,7 +1,15 @@
-"""The grids, as data: what is varied, and what every run of a profile has in common."""
+"""The grids, as data: what is varied, and what every run of a profile has in common.
+
+Three settings that a small batch mixes up are kept apart: `batch_size`, the samples of a step; `virtual_batch_size`,
+the m over which a layer takes its statistics; `learning_rate`, which the rule 0.1 · m/64 ties to either.
+"""
 
 from dataclasses import dataclass
 from itertools import product
+
+from ..schedules import scaled_learning_rate
+
+_PER_SAMPLE = ("none", "ln", "in", "gn")
 
 
 @dataclass(frozen=True)
@@ -9,13 +17,17 @@ class Grid:
     """Every combination of `axes`, with the settings of one profile.
 
     `axes` maps a name to settings by label; each setting is a dictionary of configuration entries, so that an axis may
-    change several at once. `profiles` maps a profile's name to the entries common to its runs.
+    change several at once. `profiles` maps a profile's name to the entries common to its runs; its entry "axes", if
+    there is one, replaces axes of the same names. A method that takes no statistics over the batch is run once for all
+    virtual batch sizes, with the label "any" in place of m. `figure` is what the seed's figure has on its horizontal
+    axis: "epochs" or "batch size" (the axis "m").
     """
 
     name: str
     question: str
     axes: dict[str, dict[str, dict]]
     profiles: dict[str, dict]
+    figure: str | None = None
 
     def configs(self, profile: str, seeds: int) -> list[dict]:
         """The configuration of every run, seeds 0 … seeds − 1 outermost, so that an early stop leaves whole seeds."""
@@ -23,14 +35,69 @@ class Grid:
             raise ValueError(f"profile must be one of {', '.join(self.profiles)}, got {profile!r}")
         if seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {seeds}")
+        common = dict(self.profiles[profile])
+        axes = self.axes | common.pop("axes", {})
         out = []
         for seed in range(seeds):
-            for labels in product(*self.axes.values()):
-                config = dict(self.profiles[profile], profile=profile, seed=seed)
-                for axis, label in zip(self.axes, labels, strict=True):
-                    config |= {axis: label, **self.axes[axis][label]}
-                out.append(config)
+            for labels in product(*axes.values()):
+                config = dict(common, profile=profile, seed=seed)
+                for axis, label in zip(axes, labels, strict=True):
+                    config |= {axis: label, **axes[axis][label]}
+                if config["norm"].removesuffix("+ws") in _PER_SAMPLE and "virtual_batch_size" in config:
+                    del config["virtual_batch_size"]
+                    config["m"] = "any"
+                if config not in out:
+                    out.append(config)
         return out
+
+
+def _virtual(*sizes: int) -> dict[str, dict]:
+    """The layer's m alone: statistics of m samples in steps of a size that does not change."""
+    return {str(m): {"virtual_batch_size": m} for m in sizes}
+
+
+def _batches(*sizes: int, base: float = 0.1) -> dict[str, dict]:
+    """The whole step's batch, and by the rule base · m/64 the learning rate with it."""
+    return {str(m): {"batch_size": m, "learning_rate": scaled_learning_rate(m, base)} for m in sizes}
+
+
+# CIFAR on two cores: a net whose late layers have 2×2 positions, so that a small m leaves few values a statistic.
+_STRIDED = {
+    "model": "strided",
+    "width": 32,
+    "size": 32,
+    "train_images": 20_000,
+    "epochs": 12,
+    "decay_every": 8,
+    "batch_size": 32,
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "augment": True,
+}
+_STRIDED_DIGITS = {
+    "model": "strided",
+    "width": 16,
+    "dataset": "digits",
+    "size": 32,
+    "epochs": 5,
+    "batch_size": 32,
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+}
+# The book's smallest network that a small batch hurts.
+_MLP_DIGITS = {"model": "mlp", "size": 8, "epochs": 10, "momentum": 0.0}
+# Seed 000's setting, which is the paper's: its notebooks add the momentum and the weight decay.
+_SEED_000 = {
+    "size": 32,
+    "epochs": 200,
+    "decay_every": 60,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "augment": True,
+}
+_GN = {"num_groups": 8}  # of a width of 32; 32 groups would leave one channel each
+_CIFAR = {name: {"dataset": name} for name in ("cifar10", "cifar100")}
 
 
 # Seed 002's network and data; the learning rate: see BRN_FIG2.
@@ -76,9 +143,9 @@ DIGITS_BATCH_SIZE = Grid(
     question="The book in one figure: what the batch size does to a deep fully connected net.",
     axes={
         "method": {name: {"norm": name} for name in ("none", "bn", "ln")},
-        "m": {str(m): {"batch_size": m, "learning_rate": 0.2 * m / 64} for m in (2, 4, 8, 16, 32, 64, 128)},
+        "m": _batches(2, 4, 8, 16, 32, 64, 128, base=0.2),
     },
-    profiles={"short": {"model": "mlp", "dataset": "digits", "size": 8, "epochs": 10, "momentum": 0.0}},
+    profiles={"short": _MLP_DIGITS | {"dataset": "digits"}},
 )
 
 # Seed 002 names neither the size of its microbatches nor the end of its ramp, and gives the ramp two starts, 20 and 50.
@@ -94,7 +161,7 @@ BRN_FIG2 = Grid(
             "brn-20": {"norm": "brn", "ramp_start": 20},
             "brn-50": {"norm": "brn", "ramp_start": 50},
         },
-        "m": {str(m): {"virtual_batch_size": m} for m in (2, 16)},
+        "m": _virtual(2, 16),
     },
     profiles={
         "short": _THREE_BLOCK
@@ -102,6 +169,96 @@ BRN_FIG2 = Grid(
         "cpu": _THREE_BLOCK | {"width": 16, "epochs": 100, "steps": 25, "batch_size": 64, "test_images": 1000},
         "full": _THREE_BLOCK | {"width": 32, "epochs": 100, "steps": 25, "batch_size": 2000},
     },
+    figure="epochs",
 )
 
-GRIDS = {grid.name: grid for grid in (BRN_FIG2, DIGITS_BATCH_SIZE, LENET_MNIST, LENET_RATES)}
+GN_BATCH_SIZE = Grid(
+    name="gn-batch-size",
+    question="Seed 001 and the Group Norm paper: how does accuracy depend on the batch size, with BN and with GN?",
+    axes={
+        "method": {
+            "bn": {"norm": "bn"},
+            "gn": {"norm": "gn", "norm_options": _GN},
+            "ln": {"norm": "ln"},
+            "in": {"norm": "in"},
+        },
+        "m": _virtual(2, 4, 8, 16, 32),
+    },
+    profiles={
+        "short": _STRIDED_DIGITS,
+        "cpu": _STRIDED | {"dataset": "cifar10"},
+        "full": _SEED_000
+        | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
+    },
+    figure="batch size",
+)
+
+WS_BCN = Grid(
+    name="ws-bcn",
+    question="Seed 004: do Weight Standardization and Batch-Channel Norm at micro-batches reach BN at large ones?",
+    axes={
+        "method": {
+            "gn": {"norm": "gn", "norm_options": _GN},
+            "gn+ws": {"norm": "gn+ws", "norm_options": _GN},
+            "bn": {"norm": "bn"},
+            "bn+ws": {"norm": "bn+ws"},
+            "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN},
+            "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN | {"estimate": True}},
+        },
+        "m": _virtual(1, 2, 8),
+    },
+    profiles={
+        "short": _STRIDED_DIGITS,
+        "cpu": _STRIDED | {"dataset": "cifar10"},
+        "full": _SEED_000
+        | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
+    },
+    figure="batch size",
+)
+
+_METHODS = {
+    "bn": {"norm": "bn"},
+    "mbn": {"norm": "mbn"},
+    "gn": {"norm": "gn"},
+    "ln": {"norm": "ln"},
+    "in": {"norm": "in"},
+}
+_SMALL_METHODS = _METHODS | {"gn": {"norm": "gn", "norm_options": _GN}}
+
+MBN_FIG4 = Grid(
+    name="mbn-fig4",
+    question="Seed 000, figure 4: which method is best at which batch size?",
+    axes={"dataset": _CIFAR, "method": _SMALL_METHODS, "m": _virtual(2, 4, 8, 16, 32)},
+    profiles={
+        "short": _MLP_DIGITS
+        | {
+            "axes": {
+                "dataset": {"digits": {"dataset": "digits"}},
+                # no IN, which needs positions
+                "method": {name: {"norm": name} for name in ("bn", "mbn", "gn", "ln")},
+                "m": _batches(4, 16, 64, base=0.2),
+            }
+        },
+        "cpu": _STRIDED,
+        "full": _SEED_000 | {"model": "resnet18", "axes": {"method": _METHODS, "m": _batches(2, 4, 8, 16, 32)}},
+    },
+    figure="batch size",
+)
+
+STRIDED_RATES = Grid(
+    name="strided-rates",
+    question="Which learning rate suits which method on the strided net? Seed 0, 5 epochs, m = 2 for all.",
+    axes={
+        "method": WS_BCN.axes["method"] | MBN_FIG4.axes["method"],
+        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
+    },
+    profiles={
+        "short": _STRIDED_DIGITS | {"virtual_batch_size": 2, "epochs": 2},
+        "cpu": _STRIDED | {"dataset": "cifar10", "virtual_batch_size": 2, "epochs": 5, "decay_every": 4},
+    },
+)
+
+GRIDS = {
+    grid.name: grid
+    for grid in (BRN_FIG2, DIGITS_BATCH_SIZE, GN_BATCH_SIZE, LENET_MNIST, LENET_RATES, MBN_FIG4, STRIDED_RATES, WS_BCN)
+}

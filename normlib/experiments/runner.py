@@ -60,6 +60,8 @@ def _norm_layer(config: dict):
         start, end = config["ramp_start"], config["epochs"]
         limits = partial(renorm_limits, start=start, r_end=end, d_end=end)
         options["schedule"] = lambda epoch, epochs: limits(epoch - 1)
+    if config["norm"] == "mbn":
+        options.setdefault("batch_size", config.get("virtual_batch_size", config["batch_size"]))
     return norm_factory(config["norm"].removesuffix("+ws"), **options)
 
 
