@@ -1,15 +1,17 @@
-"""Data sets without a network: the bundled digits, and MNIST from a folder of tiny files in its format."""
+"""Data sets without a network: the bundled digits, MNIST and CIFAR from folders of tiny files in their format."""
 
 import hashlib
+import pickle
 import struct
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 import torch
 
 from normlib import datasets
-from normlib.datasets import DataUnavailableError, digits, mnist
+from normlib.datasets import DataUnavailableError, cifar10, cifar100, crop_flip, digits, mnist
 
 
 @pytest.fixture(autouse=True)
@@ -191,3 +193,75 @@ def test_what_the_network_sends_is_checked_too(root, monkeypatch):
 
 def damage_written(root):
     (root / "MNIST" / "raw" / FILE).write_bytes(idx(torch.zeros(30, dtype=torch.int64)))
+
+
+@pytest.fixture
+def cifar_root(tmp_path, monkeypatch):
+    """A folder with 50 + 10 images in CIFAR-10's format, known to the loader as the real ones."""
+    from torchvision.datasets import CIFAR10
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    contents = {name: {"data": rng.integers(0, 256, (10, 3072), np.uint8), "labels": list(range(10))}
+                for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]}  # fmt: skip
+    contents[CIFAR10.meta["filename"]] = {"label_names": [str(c) for c in range(10)]}
+    md5 = {}
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, part, [[name, md5[name]] for name, _ in getattr(CIFAR10, part)])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5[CIFAR10.meta["filename"]]})
+    return tmp_path
+
+
+def test_cifar_is_read_and_standardized(cifar_root, no_network):
+    data = cifar10(cifar_root)
+    assert (data.name, data.num_classes) == ("cifar10", 10)
+    assert data.x_train.shape == (50, 3, 32, 32)
+    assert data.x_test.shape == (10, 3, 32, 32)
+    torch.testing.assert_close(data.x_train.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(data.x_train.square().mean((0, 2, 3)), torch.ones(3))
+    # a black pixel before is `black` after
+    raw = pickle.loads((cifar_root / "cifar-10-batches-py" / "test_batch").read_bytes())["data"].reshape(10, 3, 32, 32)
+    where = torch.from_numpy(raw == 0)
+    black = data.black.view(1, 3, 1, 1).expand(10, 3, 32, 32)
+    torch.testing.assert_close(data.x_test[where], black[where])
+
+
+def test_a_damaged_cifar_is_refused(cifar_root, no_network):
+    (cifar_root / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"half a file")
+    with pytest.raises(OSError, match=r"damaged data file .*data_batch_3"):
+        cifar10(cifar_root, download=False)
+
+
+@pytest.mark.parametrize("load", [cifar10, cifar100])
+def test_a_missing_cifar_names_three_ways(tmp_path, no_network, load):
+    with pytest.raises(DataUnavailableError, match=r"\(1\).*\(2\).*\(3\)"):
+        load(tmp_path, download=False)
+
+
+def test_crop_flip_moves_and_mirrors_whole_images():
+    black = torch.tensor([-2.0, 3.0])
+    x = torch.randn(64, 2, 6, 6)
+    y = crop_flip(x, torch.Generator().manual_seed(0), black=black, pad=2)
+    assert y.shape == x.shape
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    framed = black.view(1, 2, 1, 1).expand(64, 2, 10, 10).clone()
+    framed[:, :, 2:8, 2:8] = x
+    found = []
+    for image, frame in zip(y, framed, strict=True):
+        crops = {
+            (row, column, mirrored): frame[:, row : row + 6, column : column + 6].flip(2 if mirrored else ())
+            for row in range(5)
+            for column in range(5)
+            for mirrored in (False, True)
+        }
+        found.append([k for k, crop in crops.items() if torch.allclose(crop, image, atol=1e-6)])
+    assert all(len(f) == 1 for f in found)
+    rows, columns, mirrored = (set(part) for part in zip(*(f[0] for f in found), strict=True))
+    assert rows == columns == set(range(5))
+    assert mirrored == {False, True}
+    again = crop_flip(x, torch.Generator().manual_seed(0), black=black, pad=2)
+    assert torch.equal(y, again)

@@ -2,15 +2,20 @@
 
 import math
 import sys
+from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.multiprocessing import spawn
 
-from normlib.datasets import Data, digits
+from normlib.checkpoints import CheckpointError
+from normlib.convert import norm_factory
+from normlib.datasets import Data, crop_flip, digits
 from normlib.layers import BatchNorm
-from normlib.models import MLP, LeNet5
-from normlib.training import predict, shuffled, train
+from normlib.models import MLP, LeNet5, ThreeBlockCNN
+from normlib.training import classwise, first, predict, shuffled, train
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -311,3 +316,192 @@ def test_data_is_left_alone(data):
     train(mlp, data, **SETTINGS)
     assert torch.equal(data.x_train, before)
     assert isinstance(data, Data)
+
+
+def batches(sampler, labels, size, seed=0):
+    return list(sampler(labels, size, torch.Generator().manual_seed(seed)))
+
+
+def test_classwise_batches_hold_few_classes_evenly():
+    labels = torch.arange(600) % 6
+    drawn = batches(classwise(2), labels, 20)
+    assert len(drawn) == 30
+    for batch in drawn:
+        counts = labels[batch].bincount(minlength=6)
+        assert sorted(counts.tolist()) == [0, 0, 0, 0, 10, 10]
+        assert len(batch.unique()) == 20
+    assert {int(c) for batch in drawn for c in labels[batch]} == set(range(6))
+    assert any(len(labels[b][:10].unique()) == 2 for b in drawn)  # not one class after the other
+    for a, b in zip(drawn, batches(classwise(2), labels, 20), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(drawn[0], batches(classwise(2), labels, 20, seed=1)[0])
+
+
+def test_classwise_repeats_no_sample_before_its_class_is_through():
+    labels = torch.tensor([0, 1] * 50)
+    drawn = torch.cat(batches(classwise(2), labels, 10))
+    assert sorted(drawn.tolist()) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "labels", "size", "message"),
+    [
+        (classwise(3), [0, 1] * 10, 6, "classes must be at most 2, the classes of the labels, got 3"),
+        (classwise(2), [0, 1] * 10, 5, "batch_size must be a multiple of classes = 2, got 5"),
+        (classwise(2), [0, 2] * 10, 4, "labels must hold at least 2 samples of each class, got 0 of class 1"),
+        (first(9), [0, 1] * 10, 4, "steps must be at most 5, the batches of an epoch, got 9"),
+    ],
+)
+def test_samplers_refuse(sampler, labels, size, message):
+    with pytest.raises(ValueError, match=message):
+        batches(sampler, torch.tensor(labels), size)
+
+
+@pytest.mark.parametrize("call", [lambda: classwise(0), lambda: first(0)])
+def test_samplers_refuse_at_once(call):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        call()
+
+
+def test_first_is_the_beginning_of_an_epoch():
+    labels = torch.zeros(40)
+    for a, b in zip(batches(first(3), labels, 8), batches(shuffled, labels, 8)[:3], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_virtual_batches_are_set_on_every_layer_that_has_them(data):
+    history = train(mlp, data, seeds=[0, 1], virtual_batch_size=4, **SETTINGS)
+    expected = train(
+        lambda: MLP(64, width=16, depth=2, norm_layer=partial(BatchNorm, virtual_batch_size=4)),
+        data,
+        seeds=[0, 1],
+        **SETTINGS,
+    )
+    assert_same_history(history, expected, rtol=0, atol=0)
+    assert all(m.virtual_batch_size == 4 for m in history.models[1].modules() if isinstance(m, BatchNorm))
+    for name in ("none", "ln"):  # nothing to set, nothing wrong
+        train(lambda n=name: MLP(64, 16, 1, norm_layer=norm_factory(n)), data, virtual_batch_size=4, **SETTINGS)
+
+
+def colored():
+    """Digits as three-channel images of 16×16 pixels."""
+    small = digits(size=16).subset(train=96, test=40)
+    x_train, x_test = (x * torch.tensor([1.0, 0.5, -1.0]).view(1, 3, 1, 1) for x in (small.x_train, small.x_test))
+    return Data("colored", x_train, small.y_train, x_test, small.y_test, black=torch.tensor([-1.0, -0.5, 1.0]))
+
+
+def test_convolutions_on_color_images_run_channels_last():
+    seen = []
+
+    class Watched(BatchNorm):
+        def forward(self, x):
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(x)
+
+    data = colored()
+    augment = partial(crop_flip, black=data.black, pad=2)
+    build = partial(ThreeBlockCNN, 4, norm_layer=Watched)
+    history = train(build, data, epochs=1, batch_size=32, learning_rate=0.1, augment=augment)
+    assert seen
+    assert all(seen)
+    assert history.models[0][0][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class StopError(Exception):
+    """Somebody pulled the plug."""
+
+
+def interrupted(epoch):
+    if epoch == 2:
+        raise StopError
+
+
+def dropping(norm="mbn", **options):
+    return ThreeBlockCNN(4, norm_layer=norm_factory(norm, **options))
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
+    """With momentum, dropout, augmentation, a schedule, and layers whose state changes with the epoch."""
+    data = colored()
+    settings = SETTINGS | {
+        "epochs": 4,
+        "schedule": lambda epoch, epochs: 1 / epoch,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+    }
+    settings |= {"augment": partial(crop_flip, black=data.black, pad=2), "seeds": [5]}
+    build = partial(dropping, batch_size=8)
+    file = tmp_path / "state"
+    with pytest.raises(StopError):
+        train(build, data, checkpoint=file, on_epoch=interrupted, **settings)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+    epochs = []
+    resumed = train(build, data, checkpoint=file, on_epoch=epochs.append, **settings)
+    assert epochs == [3, 4]
+    straight = train(build, data, **settings)
+    assert_same_history(resumed, straight, rtol=0, atol=0)
+    for name, value in straight.models[0].state_dict().items():
+        assert torch.equal(value, resumed.models[0].state_dict()[name]), name
+    assert len(resumed.epoch_seconds) == 4
+
+
+def test_a_diverged_run_stays_diverged_when_it_goes_on(data, tmp_path):
+    options = SETTINGS | {"epochs": 3, "learning_rate": 1e30, "checkpoint": tmp_path / "state"}
+    build = partial(MLP, 64, 16, 2)
+    first_time = train(build, data, **options)
+    again = train(build, data, **options)
+    assert again.diverged_at == first_time.diverged_at
+    assert len(first_time.diverged_at) == 1
+    assert_same_history(again, first_time)
+
+
+def spoil(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("harm", [spoil, truncate])
+def test_a_damaged_checkpoint_is_refused(data, tmp_path, harm):
+    file = tmp_path / "state"
+    train(mlp, data, checkpoint=file, **SETTINGS)
+    harm(file)
+    with pytest.raises(CheckpointError, match=r"state: damaged checkpoint"):
+        train(mlp, data, checkpoint=file, **SETTINGS)
+
+
+def test_the_checkpoint_of_another_run_is_refused(data, tmp_path):
+    file = tmp_path / "state"
+    train(mlp, data, checkpoint=file, **SETTINGS)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(mlp, data, checkpoint=file, **SETTINGS | {"learning_rate": 0.2})
+
+
+def test_a_checkpoint_holds_one_seed(data, tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint is for a single seed, got seeds \[0, 1\]"):
+        train(mlp, data, seeds=[0, 1], checkpoint=tmp_path / "state", **SETTINGS)
+
+
+def one_of_two(rank, folder):
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=60)
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", timeout, world_size=2, rank=rank)
+    history = train(mlp, digits().subset(train=320, test=200), seeds=[0, 1], **SETTINGS)
+    torch.save((history.test_loss, history.train_loss, [m.state_dict() for m in history.models]), folder / f"{rank}")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_are_virtual_batches_of_half_the_size(data, tmp_path):
+    spawn(one_of_two, (tmp_path,), nprocs=2)
+    here = train(mlp, data, seeds=[0, 1], virtual_batch_size=SETTINGS["batch_size"] // 2, **SETTINGS)
+    (test_loss, train_loss, states), other = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    torch.testing.assert_close(train_loss, here.train_loss, rtol=1e-4, atol=0)
+    torch.testing.assert_close(test_loss, here.test_loss, rtol=1e-3, atol=0)
+    for state, model, twin in zip(states, here.models, other[2], strict=True):
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=2e-3, atol=2e-4, msg=name)
+            assert torch.equal(state[name], twin[name]), name
