@@ -67,8 +67,8 @@ _STRIDED = {
     "width": 32,
     "size": 32,
     "train_images": 20_000,
-    "epochs": 12,
-    "decay_every": 8,
+    "epochs": 8,
+    "decay_every": 6,
     "batch_size": 32,
     "learning_rate": 0.05,
     "momentum": 0.9,
@@ -247,14 +247,14 @@ MBN_FIG4 = Grid(
 
 STRIDED_RATES = Grid(
     name="strided-rates",
-    question="Which learning rate suits which method on the strided net? Seed 0, 5 epochs, m = 2 for all.",
+    question="Which learning rate suits which method on the strided net? One seed, 3 epochs of 10,000 images, m = 2 for all.",
     axes={
         "method": WS_BCN.axes["method"] | MBN_FIG4.axes["method"],
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
     },
     profiles={
         "short": _STRIDED_DIGITS | {"virtual_batch_size": 2, "epochs": 2},
-        "cpu": _STRIDED | {"dataset": "cifar10", "virtual_batch_size": 2, "epochs": 5, "decay_every": 4},
+        "cpu": _STRIDED | {"dataset": "cifar10", "virtual_batch_size": 2, "train_images": 10_000, "epochs": 3},
     },
 )
 
