@@ -8,7 +8,7 @@ plots.show(left, right, alt="Two panels. Left: …")
 import hashlib
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -51,12 +51,48 @@ def interval(samples) -> tuple[np.ndarray, np.ndarray]:
     return samples.mean(0), half
 
 
-def band(ax: Axes, x: Sequence[float], samples, label: str, index: int, *, marker: bool = False) -> None:
-    """Draw the mean of samples (n, len(x)) as a line and its 95 % interval as a band."""
-    mean, half = interval(samples)
+def band(
+    ax: Axes,
+    x: Sequence[float],
+    samples,
+    label: str,
+    index: int,
+    *,
+    marker: bool = False,
+    diverged: Mapping[int, int] | None = None,
+) -> None:
+    """Draw the mean of samples (n, len(x)) as a line and its 95 % interval as a band.
+
+    Runs that diverged (NaN to the end) are no part of either: each is drawn up to where it was lost, marked with a
+    cross, and the label says how many there are and when the first was lost.
+
+    Args:
+        diverged: `training.History.diverged_at`, seed → step; needed where samples hold NaN.
+
+    Raises:
+        ValueError: NaN in samples without `diverged`, or not as many such runs as it names.
+    """
+    samples = np.asarray(samples, dtype=float)
+    lost = np.isnan(samples).any(1)
+    diverged = dict(diverged or {})
+    if lost.sum() != len(diverged):
+        count = f"{lost.sum()} of {len(samples)}"
+        raise ValueError(f"diverged must name the {count} runs whose samples hold NaN, got {diverged}")
     line = look(index) | ({"marker": style.MARKERS[index % len(style.MARKERS)]} if marker else {})
-    ax.plot(x, mean, label=label, **line)
-    ax.fill_between(x, mean - half, mean + half, color=line["color"], alpha=0.2, linewidth=0)
+    if lost.any():
+        label = f"{label} ({lost.sum()} of {len(samples)} diverged, first at step {min(diverged.values())})"
+    for run in samples[lost]:
+        alive = np.flatnonzero(~np.isnan(run))
+        ax.plot(x, run, color=line["color"], linewidth=0.8, alpha=0.6)
+        if len(alive):
+            ax.plot(x[alive[-1]], run[alive[-1]], color=line["color"], marker="X", linestyle="none")
+    kept = samples[~lost]
+    if len(kept) > 1:
+        mean, half = interval(kept)
+        ax.plot(x, mean, label=label, **line)
+        ax.fill_between(x, mean - half, mean + half, color=line["color"], alpha=0.2, linewidth=0)
+    else:
+        ax.plot(x, kept[0] if len(kept) else np.full(len(x), np.nan), label=label, **line)
 
 
 def points(ax: Axes, positions: Sequence[float], samples, index: int = 0, label: str | None = None) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from normlib.layers import BatchNorm, GroupNorm
-from normlib.models import MLP, LeNet5, StridedCNN, ThreeBlockCNN, cifar_resnet, cifar_vgg
+from normlib.models import MLP, LeNet5, StridedCNN, ThinResNet, ThreeBlockCNN, cifar_resnet, cifar_vgg
 
 
 def parameters(model):
@@ -109,6 +109,21 @@ def test_cifar_vggs(name, depth, norm_layer):
     assert len(norms) == (depth if norm_layer else 0)
     assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 100)
+
+
+# The paper's own counts (Table 6: 0.27 M for ResNet-20), with 1×1 convolutions where it pads with zeros.
+@pytest.mark.parametrize(("depth", "count"), [(8, 78_042), (20, 272_474)])
+def test_thin_resnets(depth, count):
+    model = ThinResNet(depth, norm_layer=BatchNorm)
+    assert parameters(model) == count
+    assert len([c for c in convolutions(model) if c.kernel_size == (3, 3)]) == depth - 1
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert not [m for m in ThinResNet(depth).modules() if "Norm" in type(m).__name__]
+
+
+def test_a_thin_resnet_has_a_depth_of_its_kind():
+    with pytest.raises(ValueError, match=r"depth must be 8, 14, 20, … \(6n \+ 2\), got 9"):
+        ThinResNet(9)
 
 
 def test_no_norm_leaves_no_norm():

@@ -142,3 +142,28 @@ def test_the_gallery_crosses_out_what_is_wrong():
     assert plots.show(frame, alt="Digits.").html.count("<image") == 3
     with pytest.raises(ValueError, match="shorter"):
         plots.gallery(np.zeros((2, 8, 8)), ["1"], [True, True])
+
+
+def test_a_band_shows_what_diverged_and_does_not_average_it():
+    nan = np.nan
+    samples = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0], [9.0, nan, nan], [nan, nan, nan]])
+    ax = plots.panels()
+    plots.band(ax, [1, 2, 3], samples, "BN", 0, diverged={2: 40, 3: 7})
+    mean = next(line for line in ax.lines if line.get_label().startswith("BN"))
+    assert mean.get_label() == "BN (2 of 4 diverged, first at step 7)"
+    np.testing.assert_allclose(mean.get_ydata(), [2, 3, 4])
+    (cross,) = (line for line in ax.lines if line.get_marker() == "X")
+    assert (cross.get_xdata(), cross.get_ydata()) == ([1], [9])
+
+
+def test_a_band_of_which_one_run_is_left_has_no_interval():
+    ax = plots.panels()
+    plots.band(ax, [1, 2], [[1.0, 2.0], [1.0, np.nan]], "BN", 0, diverged={1: 3})
+    assert not ax.collections
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), [1, 2])
+
+
+@pytest.mark.parametrize("diverged", [None, {}, {0: 1, 1: 1}])
+def test_a_band_asks_who_diverged(diverged):
+    with pytest.raises(ValueError, match=r"diverged must name the 1 of 2 runs"):
+        plots.band(plots.panels(), [1, 2], [[1.0, 2.0], [1.0, np.nan]], "BN", 0, diverged=diverged)

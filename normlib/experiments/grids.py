@@ -4,7 +4,7 @@ Three settings that a small batch mixes up are kept apart: `batch_size`, the sam
 the m over which a layer takes its statistics; `learning_rate`, which the rule 0.1 · m/64 ties to either.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ..schedules import scaled_learning_rate
@@ -49,6 +49,11 @@ class Grid:
                 if config not in out:
                     out.append(config)
         return out
+
+
+def _tuned(methods: dict[str, dict]) -> dict[str, dict]:
+    """The methods, each with its own learning rate on the strided net."""
+    return {name: settings | {"learning_rate": _RATES[name]} for name, settings in methods.items()}
 
 
 def _virtual(*sizes: int) -> dict[str, dict]:
@@ -97,6 +102,18 @@ _SEED_000 = {
     "augment": True,
 }
 _GN = {"num_groups": 8}  # of a width of 32; 32 groups would leave one channel each
+# Of 0.0125, 0.05 and 0.2 the one with the lowest training loss in strided-rates.
+_RATES = {
+    "bn": 0.2,
+    "bn+ws": 0.05,
+    "mbn": 0.0125,
+    "gn": 0.0125,
+    "gn+ws": 0.0125,
+    "ln": 0.0125,
+    "in": 0.2,
+    "bcn+ws": 0.05,
+    "bcn-estimate+ws": 0.0125,
+}
 _CIFAR = {name: {"dataset": name} for name in ("cifar10", "cifar100")}
 
 
@@ -172,44 +189,48 @@ BRN_FIG2 = Grid(
     figure="epochs",
 )
 
+_GN_METHODS = {
+    "bn": {"norm": "bn"},
+    "gn": {"norm": "gn", "norm_options": _GN},
+    "ln": {"norm": "ln"},
+    "in": {"norm": "in"},
+}
+
 GN_BATCH_SIZE = Grid(
     name="gn-batch-size",
     question="Seed 001 and the Group Norm paper: how does accuracy depend on the batch size, with BN and with GN?",
     axes={
-        "method": {
-            "bn": {"norm": "bn"},
-            "gn": {"norm": "gn", "norm_options": _GN},
-            "ln": {"norm": "ln"},
-            "in": {"norm": "in"},
-        },
+        "method": _GN_METHODS,
         "m": _virtual(2, 4, 8, 16, 32),
     },
     profiles={
         "short": _STRIDED_DIGITS,
-        "cpu": _STRIDED | {"dataset": "cifar10"},
+        "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_GN_METHODS)}},
         "full": _SEED_000
         | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
     },
     figure="batch size",
 )
 
+_WS_METHODS = {
+    "gn": {"norm": "gn", "norm_options": _GN},
+    "gn+ws": {"norm": "gn+ws", "norm_options": _GN},
+    "bn": {"norm": "bn"},
+    "bn+ws": {"norm": "bn+ws"},
+    "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN},
+    "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN | {"estimate": True}},
+}
+
 WS_BCN = Grid(
     name="ws-bcn",
     question="Seed 004: do Weight Standardization and Batch-Channel Norm at micro-batches reach BN at large ones?",
     axes={
-        "method": {
-            "gn": {"norm": "gn", "norm_options": _GN},
-            "gn+ws": {"norm": "gn+ws", "norm_options": _GN},
-            "bn": {"norm": "bn"},
-            "bn+ws": {"norm": "bn+ws"},
-            "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN},
-            "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN | {"estimate": True}},
-        },
+        "method": _WS_METHODS,
         "m": _virtual(1, 2, 8),
     },
     profiles={
         "short": _STRIDED_DIGITS,
-        "cpu": _STRIDED | {"dataset": "cifar10"},
+        "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_WS_METHODS)}},
         "full": _SEED_000
         | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
     },
@@ -225,6 +246,11 @@ _METHODS = {
 }
 _SMALL_METHODS = _METHODS | {"gn": {"norm": "gn", "norm_options": _GN}}
 
+_SHORT_AXES = {
+    "dataset": {"digits": {"dataset": "digits"}},
+    "method": {name: {"norm": name} for name in ("bn", "mbn", "gn", "ln")},  # IN needs positions
+}
+
 MBN_FIG4 = Grid(
     name="mbn-fig4",
     question="Seed 000, figure 4: which method is best at which batch size?",
@@ -232,24 +258,69 @@ MBN_FIG4 = Grid(
     profiles={
         "short": _MLP_DIGITS
         | {
-            "axes": {
-                "dataset": {"digits": {"dataset": "digits"}},
-                # no IN, which needs positions
-                "method": {name: {"norm": name} for name in ("bn", "mbn", "gn", "ln")},
-                "m": _batches(4, 16, 64, base=0.2),
-            }
+            "axes": _SHORT_AXES | {"m": _batches(4, 16, 64, base=0.2)},
         },
-        "cpu": _STRIDED,
+        "cpu": _STRIDED | {"axes": {"method": _tuned(_SMALL_METHODS)}},
         "full": _SEED_000 | {"model": "resnet18", "axes": {"method": _METHODS, "m": _batches(2, 4, 8, 16, 32)}},
     },
     figure="batch size",
 )
 
+MBN_FIG5 = Grid(
+    name="mbn-fig5",
+    question="Seed 000, figure 5: at a batch of 8, does MBN end above the others and still gain in the last epochs?",
+    axes={"dataset": _CIFAR, "method": _SMALL_METHODS},
+    profiles={
+        "short": _MLP_DIGITS | _batches(8, base=0.2)["8"] | {"axes": _SHORT_AXES},
+        "cpu": _STRIDED
+        | {"virtual_batch_size": 2, "epochs": 30, "decay_every": 10, "axes": {"method": _tuned(_SMALL_METHODS)}},
+        "full": _SEED_000 | _batches(8)["8"] | {"model": "resnet18", "axes": {"method": _METHODS}},
+    },
+    figure="epochs",
+)
+
+# Two families, each at several depths, stand in for the seed's five networks where there is no GPU.
+_THIN_NETWORKS = {
+    f"thin ResNet-{depth}": {"model": "thin-resnet", "depth": depth, "width": 16, "stem_stride": 2}
+    for depth in (8, 14, 20)
+} | {
+    f"plain {len(strides)}": {"model": "strided", "width": 32, "strides": strides}
+    for strides in ([2, 2, 1, 2, 1, 2, 1], [2, 1, 2, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1])
+}
+_NETWORKS = {name: {"model": name} for name in ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")}
+_SHORT_DEPTHS = {f"MLP {depth}": {"depth": depth} for depth in (2, 5, 10)}
+
+
+MBN_FIG6A = Grid(
+    name="mbn-fig6a",
+    question="Seed 000, figure 6a: on CIFAR-100 with five networks, is MBN behind early and ahead late?",
+    axes={"method": {"bn": {"norm": "bn"}, "mbn": {"norm": "mbn"}}, "network": _NETWORKS, "m": _batches(8, 16)},
+    profiles={
+        "short": _MLP_DIGITS | {"dataset": "digits", "axes": {"network": _SHORT_DEPTHS, "m": _batches(4, 8, base=0.2)}},
+        "cpu": _STRIDED | {"dataset": "cifar100", "axes": {"network": _THIN_NETWORKS, "m": _virtual(2, 4)}},
+        "full": _SEED_000 | {"dataset": "cifar100"},
+    },
+    figure="epochs",
+)
+# The final accuracies of some of the same runs: whatever figure 6a has recorded is not trained again.
+MBN_FIG6B = replace(
+    MBN_FIG6A,
+    name="mbn-fig6b",
+    question="Seed 000, figure 6b: at a batch of 8, does MBN beat BN on every network, and does depth cost BN more?",
+    axes=MBN_FIG6A.axes | {"m": _batches(8)},
+    profiles={
+        "short": MBN_FIG6A.profiles["short"] | {"axes": {"network": _SHORT_DEPTHS, "m": _batches(4, base=0.2)}},
+        "cpu": MBN_FIG6A.profiles["cpu"] | {"axes": {"network": _THIN_NETWORKS, "m": _virtual(2)}},
+        "full": MBN_FIG6A.profiles["full"],
+    },
+    figure=None,
+)
+
 STRIDED_RATES = Grid(
     name="strided-rates",
-    question="Which learning rate suits which method on the strided net? One seed, 3 epochs of 10,000 images, m = 2 for all.",
+    question="Which learning rate suits which method on the strided net? One seed, 3 short epochs, m = 2.",
     axes={
-        "method": WS_BCN.axes["method"] | MBN_FIG4.axes["method"],
+        "method": _WS_METHODS | _SMALL_METHODS,
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
     },
     profiles={
@@ -260,5 +331,17 @@ STRIDED_RATES = Grid(
 
 GRIDS = {
     grid.name: grid
-    for grid in (BRN_FIG2, DIGITS_BATCH_SIZE, GN_BATCH_SIZE, LENET_MNIST, LENET_RATES, MBN_FIG4, STRIDED_RATES, WS_BCN)
+    for grid in (
+        BRN_FIG2,
+        DIGITS_BATCH_SIZE,
+        GN_BATCH_SIZE,
+        LENET_MNIST,
+        LENET_RATES,
+        MBN_FIG4,
+        MBN_FIG5,
+        MBN_FIG6A,
+        MBN_FIG6B,
+        STRIDED_RATES,
+        WS_BCN,
+    )
 }
