@@ -79,3 +79,11 @@ def test_channels_last_with_a_large_mean(shape, groups):
     assert y.is_contiguous(memory_format=memory_format)
     exact = layer.double()(x.double())
     assert (y.double() - exact).abs().max() < 4e-3  # neighbours are 2⁻¹⁰ apart at 1e4, and σ = 1
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_many_flat_values_take_another_kernel_with_the_same_result(affine):
+    layer, theirs = GroupNorm(96, 12, affine=affine), nn.GroupNorm(12, 96, affine=affine)
+    if affine:
+        theirs.load_state_dict(randomize(layer).state_dict())
+    same_function(layer, theirs, (64, 96))
