@@ -169,8 +169,8 @@ def show(*axes: Axes, alt: str, caption: str = "") -> Picture:
 def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: int = 6) -> Axes:
     """A panel of grey images (n, H, W) with a title each; wrong ones are crossed out as well as coloured."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(0.62 * columns, 0.85 * rows), layout="constrained")
-    with matplotlib.rc_context(style.MATPLOTLIB):
+    with matplotlib.rc_context(style.MATPLOTLIB):  # made outside, the figure would be a white card on a dark page
+        figure = Figure(figsize=(0.62 * columns, 0.85 * rows), layout="constrained")
         frame = figure.add_subplot()
         frame.axis("off")
         for i, (image, title, ok) in enumerate(zip(images, titles, right, strict=True)):

@@ -23,6 +23,7 @@ FLOORS = {
     "experiments": 4,
     "explorer": 5,
     "plots": 5,
+    "cube": 5,
     "exercises": 5,
     "cli": 6,
 }

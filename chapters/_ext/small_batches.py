@@ -72,7 +72,12 @@ def drop_widget_state(app, env):
 
 def add_scripts(app, page, template, context, doctree):
     """Vega is heavy: only a page with an Explorer loads it."""
-    if 'class="nl-explorer' in context.get("body", ""):
+    body = context.get("body", "")
+    if 'class="nl-cube' in body:
+        app.add_css_file("explorer.css")  # dresses the cube's sliders
+        app.add_css_file("cube.css")
+        app.add_js_file("cube.js", defer="defer")
+    if 'class="nl-explorer' in body:
         app.add_css_file("explorer.css")
         app.add_js_file("vega.js", defer="defer")
         app.add_js_file("explorer.js", defer="defer")
