@@ -7,7 +7,23 @@ table = experiments.load("lenet-mnist", profile="full")     # a pandas.DataFrame
 """
 
 from .grids import GRIDS, Grid
+from .jobs import RunWarning, WorkerError, run
 from .records import RUNS, RecordError, load, read, validate
-from .runner import execute, run
+from .report import Summary, summarize
+from .runner import execute
 
-__all__ = ["GRIDS", "RUNS", "Grid", "RecordError", "execute", "load", "read", "run", "validate"]
+__all__ = [
+    "GRIDS",
+    "RUNS",
+    "Grid",
+    "RecordError",
+    "RunWarning",
+    "Summary",
+    "WorkerError",
+    "execute",
+    "load",
+    "read",
+    "run",
+    "summarize",
+    "validate",
+]

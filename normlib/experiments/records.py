@@ -7,7 +7,11 @@ curves            train_loss, train_accuracy, test_loss, test_accuracy, epoch_se
 final, best       test accuracy after the last epoch (the headline) and at its best
 per_class         test accuracy of each class after the last epoch
 diverged_at       null, or the first step at which the loss was not finite; null stands for NaN in curves
-environment       device, threads, versions, commit, times
+environment       device, threads and processes of the run, versions, commit, times
+
+Beside it, while it is made: .ID.lock, held by the process that makes it, and .ID-V.ckpt, its state after the last epoch
+under results version V. A damaged file is renamed to NAME.damaged and made again. data/runs/schema.json says the same
+to programs.
 """
 
 import hashlib
@@ -22,6 +26,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from torch import distributed
 
 SCHEMA = 1
 RESULTS_VERSION = 1  # raise it with every change of normlib that alters what a run gives
@@ -35,6 +40,10 @@ class RecordError(ValueError):
     """A record that is damaged, incomplete or stale; the message names the file and what is wrong."""
 
 
+class StaleRecordError(RecordError):
+    """A record of another results version: whole, but no evidence about today's normlib."""
+
+
 def config_id(config: dict) -> str:
     """Twelve hexadecimal digits that depend on the configuration alone."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -45,9 +54,11 @@ def environment(device: str, started: datetime) -> dict:
     """Where and with what a run was made."""
     here = Path(__file__).resolve().parent
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    grouped = distributed.is_available() and distributed.is_initialized()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": distributed.get_world_size() if grouped else 1,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -91,6 +102,16 @@ def read(path: Path) -> dict:
     return record
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file so that it is kept but never read again; its new path."""
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged{number}")
+    return path.rename(aside)
+
+
 def validate(record: dict, path: Path) -> None:
     """Raise RecordError unless the record is whole, consistent and of this version."""
 
@@ -103,10 +124,11 @@ def validate(record: dict, path: Path) -> None:
     keys |= {"diverged_at", "environment"}
     demand(set(record) == keys, f"keys must be {sorted(keys)}, got {sorted(record)}")
     demand(record["schema"] == SCHEMA, f"schema must be {SCHEMA}, got {record['schema']}")
-    demand(
-        record["results_version"] == RESULTS_VERSION,
-        f"stale: made with results version {record['results_version']}, now {RESULTS_VERSION}; run it again",
-    )
+    version = record["results_version"]
+    if version != RESULTS_VERSION:
+        raise StaleRecordError(
+            f"{path}: stale: made with results version {version}, now {RESULTS_VERSION}; run it again"
+        )
     config, curves = record["config"], record["curves"]
     demand(isinstance(record["per_class"], list), f"per_class must be a list, got {record['per_class']!r}")
     demand(isinstance(record["environment"], dict), "environment must be an object")

@@ -1,7 +1,5 @@
-"""Run the configurations of a grid that are not recorded yet, in worker processes of one thread each."""
+"""One run: from its configuration to its record."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,9 +10,8 @@ from torch import Tensor, nn
 from .. import datasets, models
 from ..convert import norm_factory, standardize_convolutions
 from ..schedules import renorm_limits, step_decay
-from ..training import first, predict, progress, shuffled, train
+from ..training import first, predict, shuffled, train
 from . import records
-from .grids import GRIDS, Grid
 
 
 class _TorchBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -72,11 +69,13 @@ def _model(config: dict, data: datasets.Data) -> nn.Module:
     if kind == "lenet5":
         model = models.LeNet5(classes, norm_layer)
     elif kind == "mlp":
-        model = models.MLP(data.x_train[0].numel(), norm_layer=norm_layer)
+        model = models.MLP(data.x_train[0].numel(), depth=config.get("depth", 5), norm_layer=norm_layer)
     elif kind == "three-block":
         model = models.ThreeBlockCNN(**small)
     elif kind == "strided":
-        model = models.StridedCNN(**small)
+        model = models.StridedCNN(**small, **({"strides": config["strides"]} if "strides" in config else {}))
+    elif kind == "thin-resnet":
+        model = models.ThinResNet(config["depth"], stem_stride=config["stem_stride"], **small)
     elif kind.startswith("resnet"):
         model = models.cifar_resnet(kind, classes, norm_layer)
     else:
@@ -141,55 +140,3 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
         "diverged_at": history.diverged_at.get(config["seed"]),
         "environment": records.environment(data.x_train.device.type, started),
     }
-
-
-def _work(grid: str, config: dict, runs: Path) -> None:
-    torch.set_num_threads(1)
-    records.write(execute(grid, config), runs)
-
-
-def run(
-    grid: str | Grid, *, profile: str = "short", seeds: int = 5, workers: int = 1, runs: Path = records.RUNS
-) -> int:
-    """Make every missing record of a grid; return how many were made.
-
-    Args:
-        grid: a name from `GRIDS`, or a Grid.
-        profile: which of the grid's profiles.
-        seeds: runs per combination, seeds 0 … seeds − 1.
-        workers: processes at a time, one thread each.
-        runs: folder of the records.
-
-    Raises:
-        ValueError: unknown grid or profile, seeds or workers below 1.
-        RecordError: an existing record is damaged or stale.
-    """
-    if isinstance(grid, str):
-        if grid not in GRIDS:
-            raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {grid!r}")
-        grid = GRIDS[grid]
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    missing = []
-    for config in grid.configs(profile, seeds):
-        path = Path(runs) / grid.name / f"{records.config_id(config)}.json"
-        if path.exists():
-            records.read(path)
-        else:
-            missing.append(config)
-    if not missing:
-        return 0
-    context = multiprocessing.get_context("spawn")
-    with (
-        progress(total=len(missing), desc=grid.name) as bar,
-        ProcessPoolExecutor(workers, mp_context=context) as pool,
-    ):
-        futures = [pool.submit(_work, grid.name, config, runs) for config in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return len(missing)

@@ -4,13 +4,15 @@ import copy
 import json
 import os
 
+import jsonschema
 import pytest
 
-from normlib.experiments import RecordError, load, read, records
+from normlib.experiments import GRIDS, RecordError, load, read, records
 
 CONFIG = {"model": "mlp", "dataset": "digits", "epochs": 2, "profile": "short", "seed": 0}
 CURVES = {name: [0.5, 0.25] for name in records.CURVES}
 COMMITTED = sorted(records.RUNS.glob("*/*.json"))
+PUBLISHED = jsonschema.Draft202012Validator(json.loads((records.RUNS / "schema.json").read_text()))
 
 
 def make(diverged_at=None, **config):
@@ -187,5 +189,39 @@ def test_there_are_committed_records():
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_committed_records_are_valid(path):
-    assert read(path)["grid"] == path.parent.name
+def test_committed_records_are_valid_and_of_a_grid(path):
+    record = read(path)
+    assert record["grid"] == path.parent.name
+    assert record["results_version"] == records.RESULTS_VERSION
+    assert record["config"]["profile"] in GRIDS[record["grid"]].profiles
+    PUBLISHED.validate(record)
+
+
+def test_nothing_but_records_is_committed():
+    """No lock, checkpoint or damaged file; those have names that git ignores."""
+    strays = {p for p in records.RUNS.glob("*/*") if p.suffix != ".json" and not p.name.startswith(".")}
+    assert {p for p in strays if ".damaged" not in p.name} == set()
+
+
+@pytest.mark.parametrize("wrong", ["schema", "missing key", "other key", "no curves", "text", "per class"])
+def test_the_published_schema_refuses_what_the_validator_refuses(wrong):
+    record = make(size=8, norm="bn", batch_size=2, learning_rate=0.1, momentum=0.0)
+    record["environment"] |= {"commit": None}
+    PUBLISHED.validate(record)
+    WRONG[wrong][0](record)
+    assert not PUBLISHED.is_valid(record)
+
+
+def test_a_damaged_file_is_set_aside_under_a_name_of_its_own(tmp_path):
+    path = tmp_path / "a.json"
+    for number, name in enumerate(("a.json.damaged", "a.json.damaged2", "a.json.damaged3")):
+        path.write_text(str(number))
+        assert records.set_aside(path) == tmp_path / name
+    assert [p.read_text() for p in sorted(tmp_path.iterdir())] == ["0", "1", "2"]
+
+
+def test_a_stale_record_is_told_from_a_damaged_one(tmp_path):
+    path = records.write(make(), tmp_path)
+    path.write_text(json.dumps(make() | {"results_version": 0}))
+    with pytest.raises(records.StaleRecordError, match="stale: made with results version 0"):
+        read(path)

@@ -1,0 +1,98 @@
+"""Worker processes on this machine, of one thread each, that end when the process that started them does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from . import records, runner
+
+_epochs: Connection | None = None  # in a worker: where finished epochs are reported
+
+
+def _start(alive: Connection, epochs: Connection) -> None:
+    """Initialize a worker."""
+    global _epochs
+    _epochs = epochs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends its workers
+    os.environ["NORMLIB_PROGRESS"] = "0"  # the parent draws the bars
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed worker would leave
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+
+
+def _end_with(alive: Connection) -> None:
+    wait([alive])  # nothing is ever sent: readable means that the other end is closed, if only by its process's death
+    os._exit(1)
+
+
+def _work(grid: str, config: dict, checkpoint: Path) -> dict:
+    name = records.config_id(config)
+
+    def on_epoch(epoch: int) -> None:
+        _epochs.send_bytes(
+            f"{name} {epoch}".encode()
+        )  # shorter than PIPE_BUF: workers need no lock, which could be lost
+
+    return runner.execute(grid, config, checkpoint, on_epoch=on_epoch)
+
+
+class Processes:
+    """A pool of `count` processes that make runs by `work`; it is built anew when one of them has died."""
+
+    died = (BrokenProcessPool,)
+    leads = True
+
+    def __init__(self, count: int, work: Callable = _work):
+        self.slots, self._work = count, work
+        self._pool = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.stop()
+
+    def _open(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        watched, self._alive = context.Pipe(duplex=False)
+        self._reports, report = context.Pipe(duplex=False)
+        self._ends = watched, report  # for workers that the pool starts later
+        self._pool = ProcessPoolExecutor(self.slots, mp_context=context, initializer=_start, initargs=(watched, report))
+
+    def stop(self) -> None:
+        """End the workers at once, whatever they do."""
+        if self._pool is None:
+            return
+        self._alive.close()
+        self._pool.shutdown(cancel_futures=True)
+        for end in (self._reports, *self._ends):
+            end.close()
+        self._pool = None
+
+    def submit(self, grid: str, config: dict, checkpoint: Path | None) -> Future:
+        """A future of the record of one run."""
+        if self._pool is None:
+            self._open()
+        try:
+            return self._pool.submit(self._work, grid, config, checkpoint)
+        except BrokenProcessPool:
+            self.stop()
+            self._open()
+            return self._pool.submit(self._work, grid, config, checkpoint)
+
+    def epochs(self) -> dict[str, int]:
+        """Finished epochs by the run's id, of the runs that reported since the last call."""
+        found = {}
+        while self._pool is not None and self._reports.poll():
+            name, epoch = self._reports.recv_bytes().decode().split()
+            found[name] = int(epoch)
+        return found
