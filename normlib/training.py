@@ -306,6 +306,7 @@ def _train_group(
             generator.set_state(state)
         curves, seconds, diverged = held["curves"], held["seconds"], held["diverged"]
         step, done = held["step"], held["done"]
+    epoch = done
     with progress(total=epochs, initial=done, desc=label or type(models[0]).__name__) as bar:
         for epoch in range(done + 1, epochs + 1):
             if len(diverged) == S:
@@ -365,6 +366,7 @@ def _train_group(
             bar.set_postfix_str(f"test accuracy {curves['test_accuracy'][:, epoch - 1].nanmean():.3f}")
     net.unfold(models)
     for model in models:
+        set_epoch(model, epoch, epochs)  # what is scheduled is no parameter, and only the network trained has it
         model.eval()
     return History(list(seeds), **curves, epoch_seconds=seconds, diverged_at=diverged, models=models)
 

@@ -13,7 +13,7 @@ from torch.multiprocessing import spawn
 from normlib.checkpoints import CheckpointError
 from normlib.convert import norm_factory
 from normlib.datasets import Data, crop_flip, digits
-from normlib.layers import BatchNorm
+from normlib.layers import BatchNorm, BatchRenorm
 from normlib.models import MLP, LeNet5, ThreeBlockCNN
 from normlib.training import classwise, first, predict, shuffled, train
 
@@ -505,3 +505,16 @@ def test_two_processes_are_virtual_batches_of_half_the_size(data, tmp_path):
         for name, value in model.state_dict().items():
             torch.testing.assert_close(state[name], value, rtol=2e-3, atol=2e-4, msg=name)
             assert torch.equal(state[name], twin[name]), name
+
+
+@pytest.mark.parametrize("layer", ["folds", "does not fold"])
+def test_every_trained_model_has_the_schedule_of_the_last_epoch(data, layer):
+    class Own(BatchRenorm):
+        """A subclass, which is vectorised instead."""
+
+    kind = partial(
+        BatchRenorm if layer == "folds" else Own, schedule=lambda epoch, epochs: (1.0 + epoch, float(epochs))
+    )
+    history = train(lambda: MLP(64, 16, 1, norm_layer=kind), data, seeds=[0, 1], **SETTINGS)
+    for model in history.models:
+        assert (model[1].norm.r_max, model[1].norm.d_max) == (3.0, 2.0)

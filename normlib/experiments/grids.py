@@ -165,6 +165,13 @@ DIGITS_BATCH_SIZE = Grid(
     profiles={"short": _MLP_DIGITS | {"dataset": "digits"}},
 )
 
+
+def _ramps(epochs: int) -> dict[str, dict]:
+    """Batch Norm, and Batch Renorm with ramps that start after 0, 20 and 50 % of the epochs."""
+    ramps = {f"brn-{start}": {"norm": "brn", "ramp_start": epochs * start // 100} for start in (0, 20, 50)}
+    return {"bn": {"norm": "bn", "norm_options": {"momentum": 0.01}}} | ramps
+
+
 # Seed 002 names neither the size of its microbatches nor the end of its ramp, and gives the ramp two starts, 20 and 50.
 # Both are run, with the end of training as the ramp's end; a third ramp, from the first epoch on, asks whether Batch
 # Renorm can lead early at all, since before its ramp starts it trains exactly as Batch Norm does.
@@ -172,17 +179,13 @@ BRN_FIG2 = Grid(
     name="brn-fig2",
     question="Seed 002: is Batch Renorm ahead of Batch Norm early, and do the two converge?",
     axes={
-        "method": {
-            "bn": {"norm": "bn", "norm_options": {"momentum": 0.01}},
-            "brn-0": {"norm": "brn", "ramp_start": 0},
-            "brn-20": {"norm": "brn", "ramp_start": 20},
-            "brn-50": {"norm": "brn", "ramp_start": 50},
-        },
+        "method": _ramps(100),
         "m": _virtual(2, 16),
     },
     profiles={
         "short": _THREE_BLOCK
-        | {"dataset": "digits", "size": 16, "width": 8, "epochs": 20, "steps": 5, "batch_size": 64},
+        | {"dataset": "digits", "size": 16, "width": 8, "epochs": 20, "steps": 5, "batch_size": 64}
+        | {"axes": {"method": _ramps(20)}},
         "cpu": _THREE_BLOCK | {"width": 16, "epochs": 100, "steps": 25, "batch_size": 64, "test_images": 1000},
         "full": _THREE_BLOCK | {"width": 32, "epochs": 100, "steps": 25, "batch_size": 2000},
     },
