@@ -44,7 +44,7 @@ lint: $(STAMP) ## ruff: rules and layout, notebooks included
 	$(BIN)/ruff format --check $(SOURCES)
 
 test: lint book ## every check: lint, package, notebooks, the built book
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 tests chapters
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 tests chapters
 
 serve: $(HTML) ## serve the built book (PORT=8000)
 	@echo "http://localhost:$(PORT)/"

@@ -8,7 +8,7 @@ from ._normalize import precision
 
 # Below this many values one call of torch's kernel beats our few vectorised passes; above, and only for
 # channels-first CPU tensors, its statistics loop is the slower (`make bench` shows both sides).
-_FEW = 1 << 17
+_FEW = 1 << 18
 
 
 class AllOrNothing(nn.Module):
