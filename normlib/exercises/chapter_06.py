@@ -14,15 +14,10 @@ def _random(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _filters() -> list[tuple]:
-    return [(_random(*s, seed=i), _random(*s, seed=i + 9)) for i, s in enumerate([(1, 2), (4, 9), (3, 27)])]
-
-
-@exercise("ws_gradient", _filters)
-def ws_gradient(weight: Tensor, gradient: Tensor) -> Tensor:
-    """∂L/∂W from ∂L/∂Ŵ, both (filters, I), by autograd."""
-    weight = weight.clone().requires_grad_()
-    return torch.autograd.grad(weight_standardize(weight), weight, gradient)[0]
+@exercise("ws_jacobian", lambda: [(_random(n, seed=n),) for n in (2, 9, 27)])
+def ws_jacobian(w: Tensor) -> Tensor:
+    """∂ŵ/∂w (I, I) of one filter w (I,), by autograd."""
+    return torch.autograd.functional.jacobian(lambda v: weight_standardize(v[None])[0], w)
 
 
 def _layers() -> list[tuple]:
@@ -35,20 +30,11 @@ def centered_product(weight: Tensor, x: Tensor) -> Tensor:
     return F.linear(x, weight - weight.mean(1, keepdim=True))
 
 
-def _micro_batches() -> list[tuple]:
-    cases = []
-    for seed, (samples, rate) in enumerate(((1, 0.1), (2, 0.5), (2, 0.0))):
-        x = _random(samples, 3, seed=seed) + 2
-        cases.append((x, _random(3, seed=seed + 5), _random(3, seed=seed + 6).square() + 0.5, rate))
-    return cases
-
-
-@exercise("estimate_norm", _micro_batches)
-def estimate_norm(x: Tensor, mean: Tensor, var: Tensor, rate: float) -> tuple[Tensor, Tensor, Tensor]:
-    """x (N, C) normalized by the updated estimates, and these: mean and var, both (C,); ε = 1e-5."""
-    new_mean = torch.lerp(mean, x.mean(0), rate)
-    new_var = torch.lerp(var, F.mse_loss(x, mean.expand_as(x), reduction="none").mean(0), rate)
-    return F.batch_norm(x, new_mean, new_var, training=False, eps=1e-5), new_mean, new_var
+@exercise("variance_factor", lambda: [(0.1, 1), (0.5, 2), (1.0, 1)])
+def variance_factor(rate: float, m: int) -> float:
+    """Expected squared distance of a sample from the running mean, for variance 1, by the mean's weights in full."""
+    weights = [rate * (1 - rate) ** age for age in range(1000)]  # of the batches, latest first
+    return 1 + sum(w * w for w in weights) / m
 
 
 @exercise("growth", lambda: [(0.0,), (1.0,), (0.5,), (-1.0,)])
