@@ -23,6 +23,12 @@ def _count(name: str, value: int, least: int = 1) -> int:
     return int(value)
 
 
+def _size(n: float) -> float:
+    if isinstance(n, bool) or not 1 <= n < math.inf:
+        raise ValueError(f"n must be a number of at least 1, got {n!r}")
+    return n
+
+
 def mean_variance(n: int) -> float:
     """Var ξ_μ = 1/n, for every distribution; E ξ_μ = 0.
 
@@ -48,23 +54,27 @@ def variance_moments(n: int, kurtosis: float = 3.0) -> tuple[float, float]:
     return (n - 1) / n, (n - 1) * ((n - 1) * kurtosis - (n - 3)) / n**3
 
 
-def mean_cdf(t, n: int) -> np.ndarray:
+def mean_cdf(t, n: float) -> np.ndarray:
     """P(ξ_μ ≤ t) for normal values: ξ_μ ~ N(0, 1/n). t and the result have one shape.
+
+    n need not be an integer: an effective number of values (`effective_values`) is none.
 
     Raises:
         ValueError: n below 1.
     """
-    return torch.special.ndtr(torch.as_tensor(t, dtype=torch.float64) * math.sqrt(_count("n", n))).numpy()
+    return torch.special.ndtr(torch.as_tensor(t, dtype=torch.float64) * math.sqrt(_size(n))).numpy()
 
 
-def variance_cdf(t, n: int) -> np.ndarray:
+def variance_cdf(t, n: float) -> np.ndarray:
     """P(ξ_σ ≤ t) for normal values: ξ_σ ~ χ²_{n−1}/n; at n = 1 all mass is at 0. t and the result have one shape.
+
+    n need not be an integer, as in `mean_cdf`.
 
     Raises:
         ValueError: n below 1.
     """
     t = torch.as_tensor(t, dtype=torch.float64)
-    if _count("n", n) == 1:
+    if _size(n) == 1:
         return (t >= 0).double().numpy()
     half = torch.full_like(t, (n - 1) / 2)
     return torch.special.gammainc(half, t.clamp(min=0) * n / 2).numpy()
@@ -117,8 +127,8 @@ def effective_values(x: Tensor) -> Tensor:
     The mean over a batch of m independent samples has the variance v/m, v being the variance of one sample's own mean;
     so many independent values as σ²/(v/m) would have the same. The result is σ²/v: 1 without trailing dimensions (up to
     a factor (N−1)/N, σ² being biased), the number of positions if they are independent, less if they agree. It is more
-    where the positions' means differ: σ² contains that difference, every sample shares it, so it is no noise. NaN for a
-    constant channel.
+    where the positions' means differ (σ² contains that difference, every sample shares it, so it is no noise) and where
+    positions are negatively correlated (their errors cancel). NaN for a constant channel.
 
     Raises:
         ValueError: fewer than two samples or dimensions.
@@ -160,8 +170,8 @@ def running_lag(tau: float) -> float:
 def gradient_gain(n: int) -> float:
     """Mean square of σ ∂L/∂x over that of the arriving gradient g, behind Batch Norm over n normal values.
 
-    (n−2)/(n−3) where g does not depend on x: (n−2)/n survives the projection, and E 1/ξ_σ = n/(n−3) multiplies it. 0 at
-    n = 2, infinite at n = 3; ε = 0.
+    (n−2)/(n−3) where g does not depend on x: (n−2)/n survives the projection, and E 1/ξ_σ = n/(n−3) multiplies it.
+    Infinite at n = 3. 0 at n = 2 exactly at ε = 0, which is not the limit: a small ε gives 3√π/(16√ε) for σ = 1.
 
     Raises:
         ValueError: n below 2.

@@ -36,6 +36,9 @@ def test_normal_values(n):
         assert noise.variance_moments(n) == pytest.approx(chi.stats())
         root = stats.chi(n - 1, scale=n**-0.5)
         assert noise.deviation_mean(n) == pytest.approx(root.mean(), rel=1e-9)
+        real = n + 0.4
+        np.testing.assert_allclose(noise.mean_cdf(t, real), stats.norm.cdf(t, scale=real**-0.5), atol=1e-12)
+        np.testing.assert_allclose(noise.variance_cdf(t, real), stats.chi2.cdf(t * real, real - 1), atol=1e-12)
     assert noise.variance_moments(1) == (0, 0)
     assert noise.deviation_mean(1) == 0
 
@@ -122,6 +125,18 @@ def test_gradient_gain_at_the_edges():
     assert gradient.abs().max() < 1e-11
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_gradient_gain_of_pairs_at_a_small_eps(eps):
+    """gradient_gain's docstring: the mean square over half-distances d, whose density is that of |N(0, 1/2)|."""
+    d = torch.linspace(0, 100 * eps**0.5, 100_001, dtype=torch.float64)
+    x = torch.stack([d, -d]).requires_grad_()
+    g = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(2, len(d))  # δ = 1; its mean square is 1/2
+    (gradient,) = torch.autograd.grad(BatchNorm(len(d), eps=eps, affine=False).double()(x), x, g)
+    density = 2 * (-d.square()).exp() / math.sqrt(math.pi)
+    gain = torch.trapezoid(gradient[0].square() * density, d).item() / 2
+    assert gain == pytest.approx(3 * math.sqrt(math.pi / eps) / 16, rel=2e-3)
+
+
 class Net(nn.Sequential):
     def __init__(self, norm):
         super().__init__(
@@ -182,7 +197,8 @@ class TestRecomputedStatistics:
         (lambda: noise.mean_variance(0), "n must be an integer of at least 1, got 0"),
         (lambda: noise.variance_moments(2.5), "n must be an integer of at least 1, got 2.5"),
         (lambda: noise.variance_moments(4, kurtosis=0.5), "kurtosis must be at least 1, got 0.5"),
-        (lambda: noise.mean_cdf([0.0], -1), "n must be"),
+        (lambda: noise.mean_cdf([0.0], -1), "n must be a number of at least 1, got -1"),
+        (lambda: noise.mean_cdf([0.0], math.nan), "n must be"),
         (lambda: noise.variance_cdf([0.0], True), "n must be"),
         (lambda: noise.deviation_mean(0), "n must be"),
         (lambda: noise.gradient_gain(1), "n must be an integer of at least 2, got 1"),
