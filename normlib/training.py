@@ -166,7 +166,7 @@ def train(
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
             the processes, a checkpoint for several seeds.
-        CheckpointError: the checkpoint is damaged or of another training.
+        normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be distinct and at least one, got {list(seeds)}")
