@@ -42,6 +42,15 @@ class Data:
             kept |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
         return replace(self, **kept)
 
+    def validation(self, count: int, seed: int = 0) -> "Data":
+        """Put `count` random training images, which leave the training set, in the test set's place: to tune on."""
+        if not 1 <= count < len(self.x_train):
+            raise ValueError(f"count must be between 1 and {len(self.x_train) - 1} images, got {count}")
+        order = torch.randperm(len(self.x_train), generator=torch.Generator().manual_seed(seed))
+        held, kept = order[:count], order[count:]
+        parts = {"x_train": self.x_train[kept], "y_train": self.y_train[kept]}
+        return replace(self, **parts, x_test=self.x_train[held], y_test=self.y_train[held])
+
     def resized(self, size: int) -> "Data":
         """Interpolate all images bilinearly to size × size pixels."""
         if size < 1:

@@ -152,7 +152,7 @@ def train(
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
             model without convolutions.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
-            it is there; for a single seed. The caller removes it.
+            it is there; for seeds trained together. The caller removes it.
         label: shown by the progress bar.
         on_epoch: called with the number of finished epochs after each, when its checkpoint is written.
 
@@ -165,7 +165,7 @@ def train(
 
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
-            the processes, a checkpoint for several seeds.
+            the processes, a checkpoint for seeds trained one after the other.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
@@ -174,8 +174,6 @@ def train(
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if not 1 <= batch_size <= len(data.x_train):
         raise ValueError(f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}")
-    if checkpoint is not None and len(seeds) > 1:
-        raise ValueError(f"checkpoint is for a single seed, got seeds {list(seeds)}")
     _, processes = _shard()
     if batch_size % processes:
         raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {batch_size}")
@@ -193,6 +191,8 @@ def train(
     if together is None:
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in models[0].modules())
         together = not convolutional and data.x_train.is_cpu
+    if checkpoint is not None and len(seeds) > 1 and not together:
+        raise ValueError(f"checkpoint is for seeds trained together, got seeds {list(seeds)} one after the other")
     options = dict(
         epochs=epochs,
         batch_size=batch_size,
@@ -262,6 +262,13 @@ class _Vectorised(nn.Module):
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         return iter(self.stacked)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        return self.stacked_buffers  # for state_dict, which knows parameters alone
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            self.stacked_buffers[name].copy_(value)
 
     def unfold(self, models: list[nn.Module]) -> None:
         """Write what was trained back into the models."""

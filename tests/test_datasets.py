@@ -73,6 +73,19 @@ def test_refused_arguments(call, message):
         call()
 
 
+def test_validation_images_come_from_the_training_set_and_leave_it():
+    data = digits()
+    tuned = data.validation(100, seed=3)
+    assert (len(tuned.x_train), len(tuned.y_train), len(tuned.x_test), len(tuned.y_test)) == (900, 900, 100, 100)
+    together = torch.cat([tuned.x_train, tuned.x_test]).flatten(1), torch.cat([tuned.y_train, tuned.y_test])
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(3)).roll(-100)
+    assert torch.equal(together[0], data.x_train[order].flatten(1))
+    assert torch.equal(together[1], data.y_train[order])
+    for count in (0, 1000):
+        with pytest.raises(ValueError, match=f"count must be between 1 and 999 images, got {count}"):
+            data.validation(count)
+
+
 def test_subsets():
     data = digits()
     part, again = data.subset(train=50, test=20, seed=3), data.subset(train=50, test=20, seed=3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from normlib import layers, models
-from normlib.convert import norm_factory
+from normlib.convert import norm_factory, standardize_convolutions
 from normlib.folding import Folded, fold
 
 NORMS = {
@@ -23,24 +23,36 @@ NORMS = {
 }
 
 
-def build(name, seed):
+NETS = {
+    "MLP": ((6,), lambda norm: models.MLP(6, width=16, depth=2, num_classes=3, norm_layer=norm)),
+    "CNN": ((2, 8, 8), lambda norm: models.StridedCNN(8, 2, 3, norm, strides=(1, 2))),
+    "CNN+WS": (
+        (2, 8, 8),
+        lambda norm: standardize_convolutions(models.ThreeBlockCNN(4, 2, 3, norm, dropout=(0, 0, 0))),
+    ),
+}
+
+
+def build(name, seed, net="MLP"):
     torch.manual_seed(seed)
     norm_layer = norm_factory(NORMS[name][0], **NORMS[name][1]) if NORMS[name][0] else None
-    model = models.MLP(6, width=16, depth=2, num_classes=3, norm_layer=norm_layer).double()
+    model = NETS[net][1](norm_layer).double()
     for module in model.modules():
         if hasattr(module, "momentum_lambda"):
             module.momentum_lambda = 0.5
     return model
 
 
+@pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("name", NORMS)
-def test_folded_is_each_alone(name):
-    alone = [build(name, seed) for seed in range(3)]
-    together = [build(name, seed) for seed in range(3)]
+def test_folded_is_each_alone(name, net):
+    shape = NETS[net][0]
+    alone = [build(name, seed, net) for seed in range(3)]
+    together = [build(name, seed, net) for seed in range(3)]
     folded = fold(together)
     assert isinstance(folded, Folded)
     for step in range(2):  # the second step sees the statistics that the first left
-        x = torch.randn(8, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        x = torch.randn(8, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
         logits = folded(x)
         assert logits.shape == (8, 3, 3)
         gradients = torch.autograd.grad(logits.square().sum(), list(folded.parameters()))
@@ -60,9 +72,9 @@ def test_folded_is_each_alone(name):
         for key, value in b.state_dict().items():
             torch.testing.assert_close(a.state_dict()[key], value, rtol=1e-8, atol=1e-8, msg=key)
     folded.eval()
-    x = torch.randn(5, 6, dtype=torch.float64)
+    x = torch.randn(5, *shape, dtype=torch.float64)
     for s, model in enumerate(together):
-        torch.testing.assert_close(folded(x[:, None].expand(-1, 3, -1))[:, s], model.eval()(x))
+        torch.testing.assert_close(folded(x[:, None].expand(-1, 3, *shape))[:, s], model.eval()(x))
 
 
 def test_a_model_that_breaks_leaves_the_others_alone():
@@ -82,7 +94,7 @@ class Odd(layers.BatchNorm):
 @pytest.mark.parametrize(
     "module",
     [
-        partial(nn.Conv2d, 1, 1, 1),
+        partial(nn.Conv1d, 1, 1, 1),
         partial(Odd, 4),
         partial(nn.Softmax, 1),
         partial(nn.Flatten, 2),

@@ -420,7 +420,23 @@ def dropping(norm="mbn", **options):
     return ThreeBlockCNN(4, norm_layer=norm_factory(norm, **options))
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
+class Last(nn.Linear):
+    """A classifier of a class that `fold` does not know."""
+
+    def __init__(self):
+        super().__init__(16, 10)
+
+
+@pytest.mark.parametrize(
+    ("build", "seeds"),
+    [
+        (dropping, [5]),
+        (dropping, [5, 6]),
+        (lambda **options: nn.Sequential(*list(dropping(**options))[:-1], Last()), [5, 6]),
+    ],
+    ids=["alone", "folded", "vectorised"],
+)
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path, build, seeds):
     """With momentum, dropout, augmentation, a schedule, and layers whose state changes with the epoch."""
     data = colored()
     settings = SETTINGS | {
@@ -429,8 +445,9 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
         "batch_size": 8,
         "learning_rate": 0.02,
     }
-    settings |= {"augment": partial(crop_flip, black=data.black, pad=2), "seeds": [5]}
-    build = partial(dropping, batch_size=8)
+    settings |= {"augment": partial(crop_flip, black=data.black, pad=2), "seeds": seeds}
+    settings["together"] = True
+    build = partial(build, batch_size=8)
     file = tmp_path / "state"
     with pytest.raises(StopError):
         train(build, data, checkpoint=file, on_epoch=interrupted, **settings)
@@ -440,8 +457,9 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
     assert epochs == [3, 4]
     straight = train(build, data, **settings)
     assert_same_history(resumed, straight, rtol=0, atol=0)
-    for name, value in straight.models[0].state_dict().items():
-        assert torch.equal(value, resumed.models[0].state_dict()[name]), name
+    for expected, model in zip(straight.models, resumed.models, strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(value, model.state_dict()[name]), name
     assert len(resumed.epoch_seconds) == 4
 
 
@@ -481,9 +499,9 @@ def test_the_checkpoint_of_another_run_is_refused(data, tmp_path):
         train(mlp, data, checkpoint=file, **SETTINGS | {"learning_rate": 0.2})
 
 
-def test_a_checkpoint_holds_one_seed(data, tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint is for a single seed, got seeds \[0, 1\]"):
-        train(mlp, data, seeds=[0, 1], checkpoint=tmp_path / "state", **SETTINGS)
+def test_a_checkpoint_is_of_seeds_trained_together(data, tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint is for seeds trained together, got seeds \[0, 1\] one after"):
+        train(mlp, data, seeds=[0, 1], together=False, checkpoint=tmp_path / "state", **SETTINGS)
 
 
 def one_of_two(rank, folder):

@@ -19,7 +19,7 @@ class _UnwantedError(Exception):
     """Nobody waits for this run any more."""
 
 
-def _work(grid: str, config: dict, checkpoint: Path) -> dict:
+def _work(grid: str, config: dict, checkpoint: Path) -> list[dict]:
     from distributed import get_worker
 
     worker = get_worker()
@@ -88,7 +88,7 @@ class Cluster:
         return 2 * max(1, len(self._client.nthreads()))
 
     def submit(self, grid: str, config: dict, checkpoint: Path) -> Future:
-        """A future of the record of one run."""
+        """A future of the records of one run."""
         return self._executor.submit(_work, grid, config, checkpoint.resolve())
 
     def epochs(self) -> dict[str, int]:

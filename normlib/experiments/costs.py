@@ -31,7 +31,8 @@ def recorded(grid: str, configs: list[dict], runs: Path = records.RUNS) -> list[
 def _seconds(record: dict) -> float:
     """With evaluation, which epoch_seconds leaves out, unless the run was interrupted: then without."""
     started, finished = (datetime.fromisoformat(record["environment"][k]) for k in ("started", "finished"))
-    return max((finished - started).total_seconds(), sum(record["curves"]["epoch_seconds"]))
+    whole = (finished - started).total_seconds() / record["config"].get("together", 1)
+    return max(whole, sum(record["curves"]["epoch_seconds"]))
 
 
 def _alike(config: dict, known: list[tuple[dict, float]]) -> float | None:
@@ -58,7 +59,7 @@ def _measure(grid: str, config: dict, checkpoint: Path | None) -> float:
 
     with suppress(_EnoughError):
         runner.execute(grid, config, on_epoch=on_epoch)
-    return (times[-1] - times[-2]) * config["epochs"]
+    return (times[-1] - times[-2]) * config["epochs"] / config.get("together", 1)
 
 
 def measured(grid: str, config: dict) -> float | None:

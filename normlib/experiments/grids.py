@@ -18,9 +18,10 @@ class Grid:
 
     `axes` maps a name to settings by label; each setting is a dictionary of configuration entries, so that an axis may
     change several at once. `profiles` maps a profile's name to the entries common to its runs; its entry "axes", if
-    there is one, replaces axes of the same names. A method that takes no statistics over the batch is run once for all
-    virtual batch sizes, with the label "any" in place of m. `figure` is what the seed's figure has on its horizontal
-    axis: "epochs" or "batch size" (the axis "m").
+    there is one, replaces axes of the same names; the entry "together", a number, has the seeds trained in blocks of so
+    many. A method that takes no statistics over the batch is run once for all virtual batch sizes, with the label "any"
+    in place of m. `figure` is what the seed's figure has on its horizontal axis: "epochs" or "batch size" (the axis
+    "m").
     """
 
     name: str
@@ -51,9 +52,9 @@ class Grid:
         return out
 
 
-def _tuned(methods: dict[str, dict]) -> dict[str, dict]:
+def _tuned(methods: dict[str, dict], rates: dict[str, float]) -> dict[str, dict]:
     """The methods, each with its own learning rate on the strided net."""
-    return {name: settings | {"learning_rate": _RATES[name]} for name, settings in methods.items()}
+    return {name: settings | {"learning_rate": rates[name]} for name, settings in methods.items()}
 
 
 def _virtual(*sizes: int) -> dict[str, dict]:
@@ -80,6 +81,7 @@ _STRIDED = {
     "weight_decay": 1e-4,
     "augment": True,
 }
+_STRIDED_PLAIN = _STRIDED | {"augment": False}  # trains far enough in 8 epochs for methods to differ
 _STRIDED_DIGITS = {
     "model": "strided",
     "width": 16,
@@ -114,11 +116,48 @@ _RATES = {
     "bcn+ws": 0.05,
     "bcn-estimate+ws": 0.0125,
 }
+# The rate with the best accuracy on held-out training images in mbn-rates, whose list was extended until no best one
+# stood at its end.
+_MBN_RATES = {"bn": 0.05, "mbn": 0.05, "gn": 0.0125, "ln": 0.0125, "in": 0.05}
 _CIFAR = {name: {"dataset": name} for name in ("cifar10", "cifar100")}
 
 
 # Seed 002's network and data; the learning rate: see BRN_FIG2.
 _THREE_BLOCK = {"model": "three-block", "dataset": "cifar10", "size": 32, "learning_rate": 0.03, "momentum": 0.9}
+
+_SMALL_STRIDES = {"strides": [2, 2, 1, 2, 1, 1, 1]}  # on 16×16 images: 2×2 positions at the end, which IN needs
+_BRN = {"norm": "brn", "ramp_start": 0}
+_GN4 = {"num_groups": 4}  # of a width of 16
+
+ALL_METHODS = Grid(
+    name="all-methods",
+    question="Which method at which batch size, when each has its own learning rate?",
+    axes={
+        "method": {
+            "none": {"norm": "none"},
+            "bn": {"norm": "bn"},
+            "brn": _BRN,
+            "mbn": {"norm": "mbn"},
+            "ln": {"norm": "ln"},
+            "in": {"norm": "in"},
+            "gn": {"norm": "gn", "norm_options": _GN4},
+            "gn+ws": {"norm": "gn+ws", "norm_options": _GN4},
+            "bn+ws": {"norm": "bn+ws"},
+            "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN4},
+            "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN4 | {"estimate": True}},
+        },
+        # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step grows with it.
+        "m": {str(m): {"batch_size": 32, "virtual_batch_size": m} for m in (1, 2, 4, 8, 16, 32)}
+        | {str(m): {"batch_size": m} for m in (64, 128, 256)},
+        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
+    },
+    profiles={
+        "short": {"model": "strided", "width": 16, "dataset": "digits", "size": 16, "epochs": 8, "momentum": 0.9}
+        | _SMALL_STRIDES
+        | {"together": 10},
+    },
+    figure="batch size",
+)
 
 LENET_MNIST = Grid(
     name="lenet-mnist",
@@ -208,7 +247,7 @@ GN_BATCH_SIZE = Grid(
     },
     profiles={
         "short": _STRIDED_DIGITS,
-        "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_GN_METHODS)}},
+        "cpu": _STRIDED_PLAIN | {"dataset": "cifar10", "axes": {"method": _tuned(_GN_METHODS, _MBN_RATES)}},
         "full": _SEED_000
         | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
     },
@@ -233,7 +272,7 @@ WS_BCN = Grid(
     },
     profiles={
         "short": _STRIDED_DIGITS,
-        "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_WS_METHODS)}},
+        "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_WS_METHODS, _RATES)}},
         "full": _SEED_000
         | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
     },
@@ -263,7 +302,7 @@ MBN_FIG4 = Grid(
         | {
             "axes": _SHORT_AXES | {"m": _batches(4, 16, 64, base=0.2)},
         },
-        "cpu": _STRIDED | {"axes": {"method": _tuned(_SMALL_METHODS)}},
+        "cpu": _STRIDED_PLAIN | {"axes": {"method": _tuned(_SMALL_METHODS, _MBN_RATES)}},
         "full": _SEED_000 | {"model": "resnet18", "axes": {"method": _METHODS, "m": _batches(2, 4, 8, 16, 32)}},
     },
     figure="batch size",
@@ -275,8 +314,8 @@ MBN_FIG5 = Grid(
     axes={"dataset": _CIFAR, "method": _SMALL_METHODS},
     profiles={
         "short": _MLP_DIGITS | _batches(8, base=0.2)["8"] | {"axes": _SHORT_AXES},
-        "cpu": _STRIDED
-        | {"virtual_batch_size": 2, "epochs": 30, "decay_every": 10, "axes": {"method": _tuned(_SMALL_METHODS)}},
+        # the runs of figure 4 at its smallest m, which are not trained again
+        "cpu": _STRIDED_PLAIN | {"axes": {"method": _tuned(_SMALL_METHODS, _MBN_RATES), "m": _virtual(2)}},
         "full": _SEED_000 | _batches(8)["8"] | {"model": "resnet18", "axes": {"method": _METHODS}},
     },
     figure="epochs",
@@ -284,13 +323,14 @@ MBN_FIG5 = Grid(
 
 # Two families, each at several depths, stand in for the seed's five networks where there is no GPU.
 _THIN_NETWORKS = {
-    f"thin ResNet-{depth}": {"model": "thin-resnet", "depth": depth, "width": 16, "stem_stride": 2}
+    f"thin ResNet-{depth}": {"model": "thin-resnet", "depth": depth, "width": 8, "stem_stride": 2}
     for depth in (8, 14, 20)
 } | {
     f"plain {len(strides)}": {"model": "strided", "width": 32, "strides": strides}
-    for strides in ([2, 2, 1, 2, 1, 2, 1], [2, 1, 2, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1])
+    for strides in ([2, 2, 1, 2, 1, 2, 1], [2, 2, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1])
 }
 _NETWORKS = {name: {"model": name} for name in ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")}
+_SMALL_NETWORKS = {"network": _THIN_NETWORKS, "m": _virtual(2)}
 _SHORT_DEPTHS = {f"MLP {depth}": {"depth": depth} for depth in (2, 5, 10)}
 
 
@@ -300,7 +340,7 @@ MBN_FIG6A = Grid(
     axes={"method": {"bn": {"norm": "bn"}, "mbn": {"norm": "mbn"}}, "network": _NETWORKS, "m": _batches(8, 16)},
     profiles={
         "short": _MLP_DIGITS | {"dataset": "digits", "axes": {"network": _SHORT_DEPTHS, "m": _batches(4, 8, base=0.2)}},
-        "cpu": _STRIDED | {"dataset": "cifar100", "axes": {"network": _THIN_NETWORKS, "m": _virtual(2, 4)}},
+        "cpu": _STRIDED_PLAIN | {"dataset": "cifar100", "learning_rate": 0.05, "axes": _SMALL_NETWORKS},
         "full": _SEED_000 | {"dataset": "cifar100"},
     },
     figure="epochs",
@@ -313,10 +353,25 @@ MBN_FIG6B = replace(
     axes=MBN_FIG6A.axes | {"m": _batches(8)},
     profiles={
         "short": MBN_FIG6A.profiles["short"] | {"axes": {"network": _SHORT_DEPTHS, "m": _batches(4, base=0.2)}},
-        "cpu": MBN_FIG6A.profiles["cpu"] | {"axes": {"network": _THIN_NETWORKS, "m": _virtual(2)}},
+        "cpu": MBN_FIG6A.profiles["cpu"],
         "full": MBN_FIG6A.profiles["full"],
     },
     figure=None,
+)
+
+MBN_RATES = Grid(
+    name="mbn-rates",
+    question="Which learning rate suits which method at m = 2? One seed, half the epochs, held-out training images.",
+    axes={
+        "method": _SMALL_METHODS,
+        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.00078125, 0.003125, 0.0125, 0.05, 0.2, 0.8)},
+    },
+    profiles={
+        "short": _STRIDED_DIGITS | {"virtual_batch_size": 2, "epochs": 2, "validation": 200},
+        "cpu": _STRIDED_PLAIN
+        | {"dataset": "cifar10", "virtual_batch_size": 2}
+        | {"train_images": 10_000, "epochs": 4, "decay_every": 3, "validation": 5000},
+    },
 )
 
 STRIDED_RATES = Grid(
@@ -335,6 +390,7 @@ STRIDED_RATES = Grid(
 GRIDS = {
     grid.name: grid
     for grid in (
+        ALL_METHODS,
         BRN_FIG2,
         DIGITS_BATCH_SIZE,
         GN_BATCH_SIZE,
@@ -344,6 +400,7 @@ GRIDS = {
         MBN_FIG5,
         MBN_FIG6A,
         MBN_FIG6B,
+        MBN_RATES,
         STRIDED_RATES,
         WS_BCN,
     )

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..checkpoints import CheckpointError
 from ..training import progress
-from . import locks, records, torchrun
+from . import locks, records, runner, torchrun
 from .cluster import Cluster
 from .grids import GRIDS, Grid
 from .workers import Processes
@@ -94,7 +94,9 @@ def run(
 
     Each run is locked while it is made, so that several calls, of several processes, share a grid's work. Its state is
     kept after every epoch: whatever ends a run, the next call goes on from there. A damaged record or checkpoint is
-    set aside, and the run made anew; a stale record is replaced. Under torchrun its processes make each run together.
+    set aside, and the run made anew; a stale record is replaced. A record that another grid has of the same
+    configuration is taken over. Where a configuration says `together`, the seeds of a block are one run. Under torchrun
+    its processes make each run together.
 
     Args:
         grid: a name from `GRIDS`, or a Grid.
@@ -118,6 +120,7 @@ def run(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     folder = Path(runs) / grid.name
+    _take_over(configs, folder)
     if torchrun.launched():
         for config in configs:
             torchrun.check(config)
@@ -137,9 +140,26 @@ def record_path(folder: Path, config: dict) -> Path:
     return folder / f"{records.config_id(config)}.json"
 
 
+def _take_over(configs: list[dict], folder: Path) -> None:
+    """Copy what other grids have recorded of the same configurations."""
+    for config in configs:
+        path = record_path(folder, config)
+        for other in () if path.exists() else sorted(folder.parent.glob(f"*/{path.name}")):
+            with suppress(records.RecordError):  # its own grid will name it and make it anew
+                records.write(records.read(other) | {"grid": folder.name}, folder.parent)
+                break
+
+
+def _runs(configs: list[dict]) -> list[dict]:
+    """The configurations that stand for a run each: the first of every block of seeds trained together."""
+    firsts = [runner.members(config)[0] for config in configs]
+    return list({records.config_id(first): first for first in firsts}.values())
+
+
 @dataclass
 class _Job:
     config: dict
+    missing: list[dict]  # of the configurations trained together, those that lack a record
     record: Path
     checkpoint: Path
     label: str
@@ -157,7 +177,7 @@ class _Making:
         self.made = self.elsewhere = self.deaths = 0
 
     def make(self, configs: list[dict]) -> int:
-        waiting = deque(c for c in configs if not is_recorded(record_path(self.folder, c)))
+        waiting = deque(_runs([c for c in configs if not is_recorded(record_path(self.folder, c))]))
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.folder.glob(".*.part"):
             with suppress(FileNotFoundError):  # swept by another process
@@ -184,22 +204,29 @@ class _Making:
             return None
         claim = self.claims.enter_context(ExitStack())
         claim.callback(lock.release)
-        try:
-            records.read(path)
-        except FileNotFoundError:
-            pass
-        except records.StaleRecordError as error:
-            _warn(str(error))
-        except records.RecordError as error:
-            _warn(f"{error}; set aside as {records.set_aside(path).name}, made anew")
-        else:
+        missing = [c for c in runner.members(config) if self._is_missing(record_path(self.folder, c))]
+        if not missing:
             claim.close()
             self.bar.update(config["epochs"])
             return None
         label = " ".join(str(config[k]) for k in ("method", "m", "seed") if k in config)
         bar = claim.enter_context(progress(total=config["epochs"], desc=label, unit="epoch"))
         checkpoint = path.with_name(f".{path.stem}-{records.RESULTS_VERSION}.ckpt")
-        return _Job(config, path, checkpoint, label, claim, bar)
+        return _Job(config, missing, path, checkpoint, label, claim, bar)
+
+    def _is_missing(self, path: Path) -> bool:
+        """Whether there is no record to keep; what is damaged is set aside."""
+        try:
+            records.read(path)
+        except FileNotFoundError:
+            return True
+        except records.StaleRecordError as error:
+            _warn(str(error))
+            return True
+        except records.RecordError as error:
+            _warn(f"{error}; set aside as {records.set_aside(path).name}, made anew")
+            return True
+        return False
 
     def _start(self, job: _Job) -> None:
         self.running[self.crew.submit(self.grid, job.config, job.checkpoint)] = job
@@ -222,7 +249,7 @@ class _Making:
         for future in done:
             job = self.running.pop(future)
             try:
-                record = future.result()
+                made = future.result()
             except CheckpointError as error:
                 _warn(f"{error}; set aside as {records.set_aside(job.checkpoint).name}, trained anew")
                 self._start(job)
@@ -231,11 +258,13 @@ class _Making:
             except CancelledError as error:
                 raise WorkerError("the cluster went away; the same command goes on") from error
             else:
-                records.write(record, self.folder.parent)
+                for record in made:
+                    if record["config"] in job.missing:
+                        records.write(record, self.folder.parent)
+                        self.made += 1
                 job.checkpoint.unlink(missing_ok=True)
                 self._advance(job, job.config["epochs"])
                 job.claim.close()
-                self.made += 1
                 self.deaths = 0
         if lost:
             self.deaths += 1

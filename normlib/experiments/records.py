@@ -3,7 +3,8 @@
 schema            version of this layout, 1
 results_version   version of normlib's numerics; a record of another version is stale
 grid, id, config  the configuration, seed included, and its hash
-curves            train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds: one number per epoch
+curves            train_loss, train_accuracy, test_loss, test_accuracy, epoch_seconds: one number per epoch; seeds
+                  trained together (config's entry "together") share the seconds out
 final, best       test accuracy after the last epoch (the headline) and at its best
 per_class         test accuracy of each class after the last epoch
 diverged_at       null, or the first step at which the loss was not finite; null stands for NaN in curves

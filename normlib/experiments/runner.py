@@ -1,4 +1,4 @@
-"""One run: from its configuration to its record."""
+"""One run: from its configuration to its record, or to those of all the seeds that are trained together."""
 
 from datetime import datetime, timezone
 from functools import lru_cache, partial
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import datasets, models
 from ..convert import norm_factory, standardize_convolutions
 from ..schedules import renorm_limits, step_decay
-from ..training import first, predict, shuffled, train
+from ..training import History, first, predict, shuffled, train
 from . import records
 
 
@@ -73,7 +73,8 @@ def _model(config: dict, data: datasets.Data) -> nn.Module:
     elif kind == "three-block":
         model = models.ThreeBlockCNN(**small)
     elif kind == "strided":
-        model = models.StridedCNN(**small, **({"strides": config["strides"]} if "strides" in config else {}))
+        small |= {"strides": config["strides"]} if "strides" in config else {}
+        model = models.StridedCNN(**small)
     elif kind == "thin-resnet":
         model = models.ThinResNet(config["depth"], stem_stride=config["stem_stride"], **small)
     elif kind.startswith("resnet"):
@@ -90,23 +91,38 @@ _CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
 
 
 @lru_cache(maxsize=2)
-def _data(dataset: str, size: int, train_images: int | None, test_images: int | None) -> datasets.Data:
+def _data(
+    dataset: str, size: int, train_images: int | None, test_images: int | None, validation: int | None
+) -> datasets.Data:
     data = _CIFAR[dataset]() if dataset in _CIFAR else _DATASETS[dataset](size=size)
+    data = data.validation(validation) if validation else data
     return data.subset(train_images, test_images)
 
 
-def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) -> dict:
-    """Train one configuration and return its record (schema in `records`).
+def members(config: dict) -> list[dict]:
+    """The configurations that are trained in the same steps: those of a whole block of `together` seeds.
+
+    Blocks are fixed, so that a record does not depend on which seeds were asked for.
+    """
+    size = config.get("together", 1)
+    first = config["seed"] // size * size
+    return [config | {"seed": seed} for seed in range(first, first + size)]
+
+
+def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) -> list[dict]:
+    """Train one configuration, with all its `members`, and return their records (schema in `records`).
 
     checkpoint and hooks (`on_epoch`) go to `training.train`.
     """
     started = datetime.now(timezone.utc)
-    data = _data(config["dataset"], config["size"], config.get("train_images"), config.get("test_images"))
+    block = members(config)
+    images = (config.get(key) for key in ("train_images", "test_images", "validation"))
+    data = _data(config["dataset"], config["size"], *images)
     decay = config.get("decay_every")
     history = train(
         lambda: _model(config, data),
         data,
-        seeds=[config["seed"]],
+        seeds=[c["seed"] for c in block],
         epochs=config["epochs"],
         batch_size=config["batch_size"],
         learning_rate=config["learning_rate"],
@@ -116,15 +132,22 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
         sampler=first(config["steps"]) if "steps" in config else shuffled,
         augment=partial(datasets.crop_flip, black=data.black) if config.get("augment") else None,
         virtual_batch_size=config.get("virtual_batch_size"),
+        together=len(block) > 1,
         checkpoint=checkpoint,
         label=" ".join(str(config[k]) for k in ("method", "m", "seed") if k in config),
         **hooks,
     )
-    curves = {name: getattr(history, name)[0].tolist() for name in records.CURVES[:-1]}
+    environment = records.environment(data.x_train.device.type, started)
+    return [_record(grid, c, data, history, i, environment) for i, c in enumerate(block)]
+
+
+def _record(grid: str, config: dict, data: datasets.Data, history: History, i: int, environment: dict) -> dict:
+    """The record of the i-th seed of a history."""
+    curves = {name: getattr(history, name)[i].tolist() for name in records.CURVES[:-1]}
     curves = {name: [v if v == v else None for v in values] for name, values in curves.items()}
-    curves["epoch_seconds"] = history.epoch_seconds
+    curves["epoch_seconds"] = [seconds / len(history.seeds) for seconds in history.epoch_seconds]
     curves = {name: [None if v is None else round(v, 6) for v in values] for name, values in curves.items()}
-    right = predict(history.models[0], data.x_test).argmax(1) == data.y_test
+    right = predict(history.models[i], data.x_test).argmax(1) == data.y_test
     per_class = [round(right[data.y_test == c].double().mean().item(), 6) for c in range(data.num_classes)]
     accuracy = curves["test_accuracy"]
     return {
@@ -138,5 +161,5 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
         "best": max((a for a in accuracy if a is not None), default=None),
         "per_class": per_class,
         "diverged_at": history.diverged_at.get(config["seed"]),
-        "environment": records.environment(data.x_train.device.type, started),
+        "environment": environment,
     }

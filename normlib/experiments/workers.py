@@ -34,7 +34,7 @@ def _end_with(alive: Connection) -> None:
     os._exit(1)
 
 
-def _work(grid: str, config: dict, checkpoint: Path) -> dict:
+def _work(grid: str, config: dict, checkpoint: Path) -> list[dict]:
     name = records.config_id(config)
 
     def on_epoch(epoch: int) -> None:
@@ -79,7 +79,7 @@ class Processes:
         self._pool = None
 
     def submit(self, grid: str, config: dict, checkpoint: Path | None) -> Future:
-        """A future of the record of one run."""
+        """A future of the records of one run."""
         if self._pool is None:
             self._open()
         try:

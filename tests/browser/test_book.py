@@ -182,9 +182,11 @@ def drawn(page, index):
           const input = document.querySelectorAll(".nl-explorer input[type=range]")[index];
           const figure = input.closest(".nl-explorer");
           await figure.normlib.drawn;
-          const svg = figure.querySelector(".nl-chart svg");
-          const chart = svg?.innerHTML.replace(/(clip|gradient)_?\\d+/g, "$1"); // Vega counts these up
-          return [chart, input.getAttribute("aria-valuetext")];
+          // Sorted: Vega keeps what an axis already shows and adds the rest behind it, so that the order of its ticks
+          // tells where the slider came from. The names that it counts up are cut.
+          const marks = [...figure.querySelectorAll(".nl-chart svg :is(path, line, text, rect)")]
+            .map((mark) => mark.outerHTML.replace(/(clip|gradient)_?\\d+/g, "$1")).sort();
+          return [marks.join("\\n"), input.getAttribute("aria-valuetext")];
         }""",
         index,
     )
@@ -217,6 +219,8 @@ def test_sliders_move_their_chart(page_factory, path):
         page.mouse.move(box["x"] + 3, y, steps=4)
         page.mouse.up()
         assert drawn(page, index) == charts[0], f"{where}: a drag to its left end shows something else than Home"
+        for _ in range(last // 2):  # at an end, a slider may leave the others nothing to change
+            page.keyboard.press("ArrowRight")
     assert page.problems == []
 
 

@@ -52,7 +52,7 @@ def test_every_run_is_recorded_once_though_a_worker_is_killed(local, tiny, tmp_p
     assert sorted(p.name for p in (tmp_path / "tiny").iterdir()) == sorted(
         jobs.record_path(tmp_path, c).name for c in configs
     )
-    made, here = read(jobs.record_path(tmp_path / "tiny", configs[0])), execute("tiny", configs[0])
+    made, (here,) = read(jobs.record_path(tmp_path / "tiny", configs[0])), execute("tiny", configs[0])
     for record in (made, here):
         del record["environment"], record["curves"]["epoch_seconds"]
     assert made == here

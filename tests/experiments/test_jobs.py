@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ def fake(monkeypatch, make_record):
     def execute(grid, config, checkpoint=None, on_epoch=lambda epoch: None):
         asked.append(config)
         on_epoch(config["epochs"])
-        return make_record(grid, config)
+        return [make_record(grid, c) for c in runner.members(config)]
 
     monkeypatch.setattr(runner, "execute", execute)
     return asked
@@ -40,6 +41,62 @@ def test_what_is_recorded_is_skipped_and_left_alone(tiny, tmp_path, here, fake):
     assert all(p.read_bytes() == before[p] for p in kept)
     assert run(tiny, seeds=2, runs=tmp_path) == 0
     assert run(tiny, seeds=3, runs=tmp_path) == 2
+
+
+def test_what_another_grid_has_recorded_is_taken_over(tiny, tmp_path, here, fake):
+    assert run(tiny, seeds=1, runs=tmp_path) == 2
+    other = replace(tiny, name="other")
+    assert run(other, seeds=2, only=["method=bn"], runs=tmp_path) == 1
+    assert len(fake) == 3
+    assert run(other, seeds=1, runs=tmp_path) == 0
+    for config in other.configs("short", 1):
+        own, taken = (read(jobs.record_path(tmp_path / name, config)) for name in ("tiny", "other"))
+        assert taken == own | {"grid": "other"}
+
+
+def test_a_damaged_record_is_not_taken_over(tiny, tmp_path, here, fake, paths):
+    paths[0].write_text("{")
+    assert run(replace(tiny, name="other"), seeds=1, runs=tmp_path) == 2
+
+
+@pytest.fixture
+def pairs(tiny):
+    """The grid with seeds that are trained two by two."""
+    return replace(tiny, profiles={"short": tiny.profiles["short"] | {"together": 2}})
+
+
+def test_seeds_trained_together_are_one_run(pairs, tmp_path, here, fake):
+    assert run(pairs, seeds=3, runs=tmp_path) == 8  # blocks are whole
+    assert [(c["method"], c["seed"]) for c in fake] == [("bn", 0), ("ln", 0), ("bn", 2), ("ln", 2)]
+    before = {p: p.read_bytes() for p in (tmp_path / "tiny").iterdir()}
+    removed = jobs.record_path(tmp_path / "tiny", pairs.configs("short", 2)[2])  # bn, seed 1
+    removed.unlink()
+    assert run(pairs, seeds=4, runs=tmp_path) == 1
+    assert fake[-1]["seed"] == 0
+    assert len(fake) == 5
+    assert all(path.read_bytes() == text for path, text in before.items() if path != removed)
+    assert read(removed)["config"]["seed"] == 1
+
+
+def test_seeds_stopped_together_go_on_as_if_undisturbed(pairs, tmp_path, here, monkeypatch):
+    config = pairs.configs("short", 1)[0]
+    undisturbed = runner.execute("tiny", config)
+    assert [record["config"]["seed"] for record in undisturbed] == [0, 1]
+    checkpoint = tmp_path / "state"
+
+    def stop(epoch):
+        if epoch == 2:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        runner.execute("tiny", config, checkpoint, on_epoch=stop)
+    resumed = []
+    records = runner.execute("tiny", config, checkpoint, on_epoch=resumed.append)
+    assert resumed == [3]
+    for made, expected in zip(records, undisturbed, strict=True):
+        for record in (made, expected):
+            del record["environment"], record["curves"]["epoch_seconds"]
+        assert made == expected
 
 
 def test_some_of_a_grid(tiny, tmp_path, here, fake):
@@ -92,7 +149,7 @@ def test_a_run_that_another_process_has_just_made_is_not_made_again(tiny, tmp_pa
 
 def test_a_stopped_run_goes_on_from_its_last_epoch_and_ends_as_if_undisturbed(tiny, tmp_path, here, monkeypatch):
     (config,) = (c for c in tiny.configs("short", 1) if c["method"] == "bn")
-    undisturbed = runner.execute("tiny", config)
+    (undisturbed,) = runner.execute("tiny", config)
     epochs, execute = [], runner.execute
 
     def stopping(grid, config, checkpoint, on_epoch):

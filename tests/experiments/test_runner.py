@@ -59,7 +59,7 @@ def test_every_grid_has_distinct_runs_that_can_be_built(grid):
 
 def test_the_same_configuration_gives_the_same_curves():
     config = TINY.configs("short", 1)[1]
-    first, second = execute("tiny", config), execute("tiny", config)
+    (first,), (second,) = execute("tiny", config), execute("tiny", config)
     for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         assert first["curves"][name] == second["curves"][name]
     assert first["id"] == second["id"] == records.config_id(config)
@@ -69,7 +69,7 @@ def test_the_same_configuration_gives_the_same_curves():
 
 def test_a_diverging_run_is_recorded_as_such(tmp_path):
     config = TINY.configs("long", 1)[0] | {"learning_rate": 1e38}
-    record = execute("tiny", config)
+    (record,) = execute("tiny", config)
     assert record["diverged_at"] == 1
     assert record["final"] is None
     assert read(records.write(record, tmp_path))["curves"]["train_loss"][0] is None

@@ -35,7 +35,7 @@ def test_two_processes_make_the_records_of_one(tiny, tmp_path, one_thread):
     assert done.stdout.count(f"2 run(s) recorded under {tmp_path / 'tiny'}\ntiny, profile short.") == 1
     assert "damaged checkpoint" in done.stderr
     for config in (bn, ln):
-        together, alone = read(jobs.record_path(tmp_path / "tiny", config)), execute("tiny", config)
+        together, (alone,) = read(jobs.record_path(tmp_path / "tiny", config)), execute("tiny", config)
         assert together["environment"]["processes"] == 2
         assert alone["environment"]["processes"] == 1
         for curve in ("train_loss", "test_loss"):

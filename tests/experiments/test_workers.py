@@ -134,7 +134,7 @@ def test_ten_kills_at_random_moments_change_nothing(tiny, tmp_path, one_thread):
     assert runner.returncode == 0, messages
     assert {"runner", "worker"} <= set(kills)
     for config in tiny.configs("long", 1):
-        made, undisturbed = read(jobs.record_path(folder, config)), execute("tiny", config)
+        made, (undisturbed,) = read(jobs.record_path(folder, config)), execute("tiny", config)
         for record in (made, undisturbed):
             del record["environment"], record["curves"]["epoch_seconds"]
         assert made == undisturbed
