@@ -35,7 +35,7 @@ $(STAMP): requirements.txt pyproject.toml | python
 	touch $@
 
 book: $(STAMP) ## run every notebook and build the book (.venv on the first call)
-	@$(BIN)/python tools/fresh.py
+	@$(BIN)/python tools/execute.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "Open $(CURDIR)/$(HTML)"
 

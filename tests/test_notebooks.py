@@ -160,13 +160,13 @@ class TestExecution:
 
 
 def test_a_change_under_the_notebooks_is_noticed(tmp_path):
-    from tools import fresh
+    from tools import execute
 
     for name in ("normlib/layers/x.py", "data/runs/grid/1.json", "requirements.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
-    prints = {fresh.fingerprint(tmp_path)}
+    prints = {execute.fingerprint(tmp_path)}
     for change in (
         lambda: (tmp_path / "normlib/layers/x.py").write_text("2"),
         lambda: (tmp_path / "data/runs/grid/1.json").write_text("2"),
@@ -174,7 +174,7 @@ def test_a_change_under_the_notebooks_is_noticed(tmp_path):
         lambda: shutil.move(tmp_path / "normlib/layers/x.py", tmp_path / "normlib/x.py"),
     ):
         change()
-        prints.add(fresh.fingerprint(tmp_path))
+        prints.add(execute.fingerprint(tmp_path))
     assert len(prints) == 5
     (tmp_path / "normlib/notes.txt").write_text("beside the code")
-    assert fresh.fingerprint(tmp_path) in prints
+    assert execute.fingerprint(tmp_path) in prints

@@ -1,0 +1,82 @@
+"""Runs the chapters into the cache that the book is built from, as many at a time as there are processors.
+
+Jupyter Book alone would run them one after the other. Jupyter's cache looks at a notebook's own cells only; a change of
+the package that they import, of the records they read, or of the installed versions would go unnoticed, so that is
+looked at here.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+
+ROOT = Path(__file__).resolve().parent.parent
+UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
+
+
+def fingerprint(root: Path = ROOT) -> str:
+    """A digest of Python's version and of the name and content of every file under the notebooks."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted({path for pattern in UNDER for path in root.glob(pattern)}):
+        content = path.read_bytes()
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The notebooks of the table of contents."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"]] + [c["file"] for part in toc.get("parts", [toc]) for c in part["chapters"]]
+    return [path for name in names if (path := root / f"{name}.ipynb").exists()]
+
+
+def execute(paths: list[Path], folder: Path, timeout: int) -> None:
+    """Run what the cache in `folder` does not hold; the first error ends the process."""
+    cache = get_cache(str(folder))
+    waiting = {}
+    for path in paths:
+        notebook = nbformat.read(path, 4)
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            waiting[path] = notebook
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the threads only wait for kernels
+        runs = {
+            pool.submit(single_nb_execution, notebook, str(path.parent), timeout, False): path
+            for path, notebook in waiting.items()
+        }
+        for run in as_completed(runs):
+            path, result = runs[run], run.result()
+            if result.err:
+                pool.shutdown(wait=False, cancel_futures=True)
+                sys.exit(f"{path.relative_to(ROOT)}: {result.err}")
+            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            print(f"{path.relative_to(ROOT)}: {result.time:.0f} s", flush=True)
+
+
+def main() -> None:
+    build = ROOT / "_build"
+    stamp = build / "fingerprint"
+    now = fingerprint()
+    if not stamp.exists() or stamp.read_text() != now:
+        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
+        build.mkdir(exist_ok=True)
+        stamp.write_text(now)
+    # Pages are made anew each time, which takes seconds: none of a chapter that was renamed stays behind.
+    for leftover in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(build / leftover, ignore_errors=True)
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]
+    execute(chapters(), build / ".jupyter_cache", settings["timeout"])
+
+
+if __name__ == "__main__":
+    main()
