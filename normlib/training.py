@@ -3,8 +3,8 @@
 `train` builds one model per seed, trains them by SGD and returns every curve. Seeds trained together share every
 step: folded into one network (`folding`), where ten small fully connected networks cost less than twice as much as
 one, or, where a layer does not fold, vectorised by `torch.func.vmap`, where they cost about four times as much.
-Convolutional networks gain nothing from either on a CPU and are trained one by one. All ways give each seed the same
-initial weights and the same batches.
+Convolutional networks gain on small images only, and by folding only; else they are trained one by one. All ways give
+each seed the same initial weights and the same batches.
 """
 
 import math
@@ -150,7 +150,7 @@ def train(
             `datasets.crop_flip`.
         virtual_batch_size: set on every layer that has that attribute; None leaves the layers as they were built.
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
-            model without convolutions.
+            model without convolutions, or with convolutions that fold over images of at most 16×16 pixels.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
             it is there; for seeds trained together. The caller removes it.
         label: shown by the progress bar.
@@ -190,7 +190,8 @@ def train(
         models.append(model)
     if together is None:
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in models[0].modules())
-        together = not convolutional and data.x_train.is_cpu
+        small = data.x_train[0, 0].numel() <= _SMALL and len(models) > 1
+        together = data.x_train.is_cpu and (not convolutional or (small and fold(models) is not None))
     if checkpoint is not None and len(seeds) > 1 and not together:
         raise ValueError(f"checkpoint is for seeds trained together, got seeds {list(seeds)} one after the other")
     options = dict(
@@ -376,6 +377,9 @@ def _train_group(
         set_epoch(model, epoch, epochs)  # what is scheduled is no parameter, and only the network trained has it
         model.eval()
     return History(list(seeds), **curves, epoch_seconds=seconds, diverged_at=diverged, models=models)
+
+
+_SMALL = 16 * 16  # positions up to which a step's time goes into the number of its calls
 
 
 def _average(tensors: list[Tensor], processes: int) -> None:

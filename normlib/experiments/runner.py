@@ -46,12 +46,12 @@ class _WrittenOutBatchNorm(nn.Module):
         return x * self.weight.view(shape) + self.bias.view(shape)
 
 
-_YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
+YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
 
 
 def _norm_layer(config: dict):
-    if config["norm"] in _YARDSTICKS:
-        return _YARDSTICKS[config["norm"]]
+    if config["norm"] in YARDSTICKS:
+        return YARDSTICKS[config["norm"]]
     options = dict(config.get("norm_options", {}))
     if "ramp_start" in config:  # Batch Renorm's limits, widened from then to the last epoch
         start, end = config["ramp_start"], config["epochs"]
