@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torchvision.models import resnet, vgg
+
+# torchvision is imported where it is needed: it loads torch's compiler, which takes seconds.
 
 NormLayer = Callable[[int], nn.Module]
 
@@ -164,6 +165,8 @@ class ThinResNet(nn.Sequential):
     ):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth must be 8, 14, 20, … (6n + 2), got {depth}")
+        from torchvision.models import resnet
+
         layers = _convolution(in_channels, width, norm_layer, stem_stride)
         norm = norm_layer or (lambda channels: nn.Identity())
         before = width
@@ -180,9 +183,9 @@ class ThinResNet(nn.Sequential):
 
 
 _RESNETS = {
-    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
+    "resnet18": ("BasicBlock", [2, 2, 2, 2]),
+    "resnet34": ("BasicBlock", [3, 4, 6, 3]),
+    "resnet50": ("Bottleneck", [3, 4, 6, 3]),
 }
 
 
@@ -199,10 +202,12 @@ def cifar_resnet(name: str, num_classes: int = 10, norm_layer: NormLayer | None 
     """
     if name not in _RESNETS:
         raise ValueError(f"name must be one of {', '.join(_RESNETS)}, got {name!r}")
+    from torchvision.models import resnet
+
+    block, layers = _RESNETS[name]
     # None would mean Batch Norm to torchvision
-    model = resnet.ResNet(
-        *_RESNETS[name], num_classes=num_classes, norm_layer=norm_layer or (lambda channels: nn.Identity())
-    )
+    norm = norm_layer or (lambda channels: nn.Identity())
+    model = resnet.ResNet(getattr(resnet, block), layers, num_classes=num_classes, norm_layer=norm)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
@@ -225,6 +230,8 @@ def cifar_vgg(name: str, num_classes: int = 10, norm_layer: NormLayer | None = N
     """
     if name not in _VGGS:
         raise ValueError(f"name must be one of {', '.join(_VGGS)}, got {name!r}")
+    from torchvision.models import vgg
+
     features = vgg.make_layers(vgg.cfgs[_VGGS[name]], batch_norm=norm_layer is not None)
     for i, layer in enumerate(features):
         if isinstance(layer, nn.BatchNorm2d):

@@ -24,6 +24,7 @@ FLOORS = {
     "explorer": 5,
     "plots": 5,
     "cube": 5,
+    "design": 5,
     "exercises": 5,
     "cli": 6,
 }

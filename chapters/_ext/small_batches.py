@@ -77,6 +77,9 @@ def add_scripts(app, page, template, context, doctree):
         app.add_css_file("explorer.css")  # dresses the cube's sliders
         app.add_css_file("cube.css")
         app.add_js_file("cube.js", defer="defer")
+    if 'class="nl-design' in body:
+        app.add_css_file("design.css")
+        app.add_js_file("design.js", defer="defer")
     if 'class="nl-explorer' in body:
         app.add_css_file("explorer.css")
         app.add_js_file("vega.js", defer="defer")

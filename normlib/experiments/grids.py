@@ -94,6 +94,7 @@ _STRIDED_DIGITS = {
 }
 # The book's smallest network that a small batch hurts.
 _MLP_DIGITS = {"model": "mlp", "size": 8, "epochs": 10, "momentum": 0.0}
+_MLPS_DIGITS = _MLP_DIGITS | {"together": 5}
 # Seed 000's setting, which is the paper's: its notebooks add the momentum and the weight decay.
 _SEED_000 = {
     "size": 32,
@@ -298,10 +299,7 @@ MBN_FIG4 = Grid(
     question="Seed 000, figure 4: which method is best at which batch size?",
     axes={"dataset": _CIFAR, "method": _SMALL_METHODS, "m": _virtual(2, 4, 8, 16, 32)},
     profiles={
-        "short": _MLP_DIGITS
-        | {
-            "axes": _SHORT_AXES | {"m": _batches(4, 16, 64, base=0.2)},
-        },
+        "short": _MLPS_DIGITS | {"axes": _SHORT_AXES | {"m": _batches(4, 16, 64, base=0.2)}},
         "cpu": _STRIDED_PLAIN | {"axes": {"method": _tuned(_SMALL_METHODS, _MBN_RATES)}},
         "full": _SEED_000 | {"model": "resnet18", "axes": {"method": _METHODS, "m": _batches(2, 4, 8, 16, 32)}},
     },
@@ -313,7 +311,7 @@ MBN_FIG5 = Grid(
     question="Seed 000, figure 5: at a batch of 8, does MBN end above the others and still gain in the last epochs?",
     axes={"dataset": _CIFAR, "method": _SMALL_METHODS},
     profiles={
-        "short": _MLP_DIGITS | _batches(8, base=0.2)["8"] | {"axes": _SHORT_AXES},
+        "short": _MLPS_DIGITS | _batches(8, base=0.2)["8"] | {"axes": _SHORT_AXES},
         # the runs of figure 4 at its smallest m, which are not trained again
         "cpu": _STRIDED_PLAIN | {"axes": {"method": _tuned(_SMALL_METHODS, _MBN_RATES), "m": _virtual(2)}},
         "full": _SEED_000 | _batches(8)["8"] | {"model": "resnet18", "axes": {"method": _METHODS}},
@@ -339,7 +337,8 @@ MBN_FIG6A = Grid(
     question="Seed 000, figure 6a: on CIFAR-100 with five networks, is MBN behind early and ahead late?",
     axes={"method": {"bn": {"norm": "bn"}, "mbn": {"norm": "mbn"}}, "network": _NETWORKS, "m": _batches(8, 16)},
     profiles={
-        "short": _MLP_DIGITS | {"dataset": "digits", "axes": {"network": _SHORT_DEPTHS, "m": _batches(4, 8, base=0.2)}},
+        "short": _MLPS_DIGITS
+        | {"dataset": "digits", "axes": {"network": _SHORT_DEPTHS, "m": _batches(4, 8, base=0.2)}},
         "cpu": _STRIDED_PLAIN | {"dataset": "cifar100", "learning_rate": 0.05, "axes": _SMALL_NETWORKS},
         "full": _SEED_000 | {"dataset": "cifar100"},
     },
