@@ -105,6 +105,12 @@ _SEED_000 = {
     "weight_decay": 1e-4,
     "augment": True,
 }
+_RESNET_18_AT_32 = _SEED_000 | {
+    "model": "resnet18",
+    "dataset": "cifar10",
+    "batch_size": 32,
+    "learning_rate": scaled_learning_rate(32),
+}
 _GN = {"num_groups": 8}  # of a width of 32 or 64, whose channels 32 groups would leave alone or in pairs
 # Of 0.0125, 0.05 and 0.2 the one with the lowest training loss in strided-rates.
 _RATES = {
@@ -250,8 +256,7 @@ GN_BATCH_SIZE = Grid(
     profiles={
         "short": _STRIDED_DIGITS,
         "cpu": _STRIDED_PLAIN | {"dataset": "cifar10", "axes": {"method": _tuned(_GN_METHODS, _MBN_RATES)}},
-        "full": _SEED_000
-        | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
+        "full": _RESNET_18_AT_32,
     },
     figure="batch size",
 )
@@ -275,8 +280,7 @@ WS_BCN = Grid(
     profiles={
         "short": _STRIDED_DIGITS,
         "cpu": _STRIDED | {"dataset": "cifar10", "axes": {"method": _tuned(_WS_METHODS, _RATES)}},
-        "full": _SEED_000
-        | {"model": "resnet18", "dataset": "cifar10", "batch_size": 32, "learning_rate": scaled_learning_rate(32)},
+        "full": _RESNET_18_AT_32,
     },
     figure="batch size",
 )
