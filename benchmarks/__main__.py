@@ -13,10 +13,10 @@ from importlib.metadata import version
 
 import torch
 
-from . import layers, methods, pages, training
+from . import layers, loop, methods, pages, training
 from .pairs import Row
 
-PARTS = {"layers": layers.rows, "methods": methods.rows, "training": training.rows, "pages": pages.rows}
+PARTS = {"layers": layers.rows, "methods": methods.rows, "training": training.rows, "loop": loop.rows, "pages": pages.rows}
 TARGET = pages.BUILD / "bench.json"
 README = pages.ROOT / "README.md"
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
