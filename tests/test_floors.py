@@ -25,6 +25,7 @@ FLOORS = {
     "plots": 5,
     "cube": 5,
     "design": 5,
+    "guide": 5,
     "exercises": 5,
     "cli": 6,
 }

@@ -80,6 +80,9 @@ def add_scripts(app, page, template, context, doctree):
     if 'class="nl-design' in body:
         app.add_css_file("design.css")
         app.add_js_file("design.js", defer="defer")
+    if 'class="nl-guide' in body:
+        app.add_css_file("guide.css")
+        app.add_js_file("guide.js", defer="defer")
     if 'class="nl-explorer' in body:
         app.add_css_file("explorer.css")
         app.add_js_file("vega.js", defer="defer")

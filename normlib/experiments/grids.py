@@ -154,9 +154,9 @@ ALL_METHODS = Grid(
             "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN4},
             "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN4 | {"estimate": True}},
         },
-        # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step grows with it.
+        # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step is the batch.
         "m": {str(m): {"batch_size": 32, "virtual_batch_size": m} for m in (1, 2, 4, 8, 16, 32)}
-        | {str(m): {"batch_size": m} for m in (64, 128, 256)},
+        | {"256": {"batch_size": 256}},
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
     },
     profiles={
