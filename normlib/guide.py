@@ -1,0 +1,355 @@
+"""Which normalization for which situation, as a figure to answer questions in.
+
+    Guide()                                        # as a cell's last value
+    advise(m="2-4", task="dense").code             # the lines to paste
+
+`advise` is the whole of it: rules from a situation to an `Advice`, each with what stands behind it. `Guide` shows the
+same in two runtimes: ipywidgets with a kernel; native radio buttons in the built page, for which every situation's
+answer is worked out when the book is built (chapters/_static/guide.js only looks it up).
+"""
+
+import hashlib
+import html
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import product
+
+QUESTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "m": ("Samples per device", {"1": "1", "2-4": "2 to 4", "8-16": "8 to 16", "32": "32 or more"}),
+    "start": ("Weights", {"scratch": "from scratch", "tuned": "from a network trained with Batch Norm"}),
+    "task": (
+        "Task",
+        {
+            "classify": "classification",
+            "dense": "detection, segmentation",
+            "style": "images whose contrast should not matter",
+            "sequence": "recurrent network",
+        },
+    ),
+    "batches": ("Batches", {"iid": "random samples", "related": "related samples: few classes, one video"}),
+    "inference": (
+        "At inference",
+        {
+            "any": "each sample's own statistics will do",
+            "fixed": "a fixed line per channel, to fold into a convolution",
+        },
+    ),
+    "precision": ("Arithmetic", {"single": "float32", "mixed": "mixed, float16 or bfloat16"}),
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to paste, and why.
+
+    when: the situations it is for, in words. because: (sentence, notebook without suffix, its heading). caution: what
+    may go wrong. code: Python that runs where `model`, `epoch` (from 1) and `epochs` are defined.
+    """
+
+    when: str
+    name: str
+    code: str
+    because: tuple[tuple[str, str, str], ...]
+    caution: tuple[str, ...] = ()
+
+
+def _lines(call: str, imports: str = "convert_norm", before: str = "", after: str = "") -> str:
+    return f"from normlib.convert import {imports}\n{before}\nmodel = convert_norm(model, {call})\n{after}"
+
+
+CH04, CH05, CH06 = "04_batch_renormalization", "05_layer_instance_group", "06_weight_standardization"
+CH09 = "09_choosing"
+_GROUPS = "Where maps end at one position, a group of few channels has few values: pass a smaller num_groups."
+_WS = (
+    "At one and two samples per statistic, Group Norm with standardized weights is ahead of Batch Norm with them.",
+    CH06,
+    "Recorded, on CIFAR-10",
+)
+_ALONE = ("A sample's output depends on no other sample.", CH05, "One formula, other index sets")
+_RAMP = """from normlib.schedules import renorm_limits
+
+
+def opening(epoch, epochs):
+    return renorm_limits(epoch, start=0.1 * epochs, d_end=0.5 * epochs, r_end=0.8 * epochs)
+
+"""
+_FREEZE = """
+# after every model.train():
+for layer in model.modules():
+    if isinstance(layer, BatchNorm):
+        layer.eval()
+"""
+
+ADVICE = {
+    "bn": Advice(
+        "32 samples or more, or 8 and more in fine-tuning, and the batches are random",
+        "Batch Norm, as it is",
+        _lines('"bn"'),
+        (
+            (
+                "On a perceptron, the hardest case here, Batch Norm's losses begin below 16 samples.",
+                CH05,
+                '"At least 32"?',
+            ),
+        ),
+        ("Check evaluation before you change the layer: recomputed statistics cost a few hundred forward passes.",),
+    ),
+    "bn+ws": Advice(
+        "8 to 16 random samples, from scratch",
+        "Batch Norm and standardized weights",
+        _lines('"bn+ws"'),
+        (
+            (
+                "At 8 samples per statistic Batch Norm with standardized weights is ahead of Group Norm with them, "
+                "and of Batch Norm without.",
+                CH06,
+                "Recorded, on CIFAR-10",
+            ),
+        ),
+        ("For inference fold both: the standardized weights are constants, and so are the running statistics.",),
+    ),
+    "gn+ws": Advice(
+        "from scratch, fewer than 8 samples or related ones, and nothing need be folded",
+        "Group Norm and standardized weights",
+        _lines('"gn+ws"'),
+        (_WS, _ALONE, ("A ResNet on digits, converted and trained.", CH09, "A migration")),
+        (_GROUPS,),
+    ),
+    "bcn+ws": Advice(
+        "from scratch, fewer than 8 random samples, detection or segmentation",
+        "Batch-Channel Norm by running estimates, and standardized weights",
+        _lines('"bcn+ws", estimate=True'),
+        (
+            (
+                "With estimates, accuracy hardly depends on the samples per statistic, down to one.",
+                CH06,
+                "Recorded, on CIFAR-10",
+            ),
+            (
+                "Its authors report it ahead of Group Norm with standardized weights on VOC segmentation.",
+                CH09,
+                "What stands behind it",
+            ),
+        ),
+        ("It adds parameters: make the optimizer afterwards. Its advantage over “gn+ws” was not resolved here.",),
+    ),
+    "in": Advice(
+        "from scratch, contrast should not matter, and nothing need be folded",
+        "Instance Norm",
+        _lines('"in"'),
+        (
+            (
+                "It cannot see an image's contrast; where contrast changed, its network was ahead.",
+                CH05,
+                "What Instance Norm cannot see",
+            ),
+        ),
+        ("Where contrast tells anything, that is lost. It refuses layers with one position.",),
+    ),
+    "ln": Advice(
+        "from scratch, a recurrent network",
+        "Layer Norm",
+        _lines('"ln"'),
+        (
+            (
+                "No statistics per step, no longest length. In accuracy no difference to Batch Norm was resolved.",
+                CH05,
+                "Recurrent networks",
+            ),
+            _ALONE,
+        ),
+    ),
+    "brn": Advice(
+        "from scratch, fewer than 8 samples or related ones, and inference must be a fixed line",
+        "Batch Renorm, its bounds opened during training",
+        _lines(
+            '"brn", schedule=opening',
+            "convert_norm, set_epoch",
+            _RAMP,
+            "# before every epoch, counted from 1:\nset_epoch(model, epoch, epochs)\n",
+        ),
+        (
+            ("At four samples it wins back much of what Batch Norm loses.", CH04, "Microbatches of four"),
+            ("Batches of two classes: far ahead of Batch Norm.", CH04, "Batches that are not iid"),
+        ),
+        (
+            "With two values per statistic the backward pass is still Batch Norm's (“What it does not repair” there).",
+            "The ramp is given in shares of training; it must be told every epoch.",
+        ),
+    ),
+    "frozen": Advice(
+        "fine-tuning with fewer than 8 samples or related ones",
+        "Batch Norm with frozen statistics",
+        _lines('"bn"', before="from normlib.layers import BatchNorm\n", after=_FREEZE),
+        (
+            (
+                "Fine-tuned at two samples per statistic, frozen statistics keep what Batch and Batch Renorm lose.",
+                CH09,
+                "Fine-tuning with frozen statistics",
+            ),
+        ),
+        (
+            "Frozen, the layer is a fixed line and normalizes nothing: take a smaller learning rate.",
+            "At four samples per statistic “brn” with r_max=3, d_max=5 did as well (same place).",
+            "If the new data's statistics are far from the old ones, convert to “gn” instead and train longer.",
+        ),
+    ),
+}
+_MIXED = (
+    "Under mixed precision the line is the same: statistics are taken and kept in float32 whatever the input.",
+    CH09,
+    "In half precision",
+)
+
+
+def advise(
+    m: str = "2-4",
+    start: str = "scratch",
+    task: str = "classify",
+    batches: str = "iid",
+    inference: str = "any",
+    precision: str = "single",
+) -> Advice:
+    """The rules; each argument is a key of its question in QUESTIONS.
+
+    Raises:
+        ValueError: an answer that is not one of the question's.
+    """
+    given = {"m": m, "start": start, "task": task, "batches": batches}
+    given |= {"inference": inference, "precision": precision}
+    for name, value in given.items():
+        if value not in QUESTIONS[name][1]:
+            raise ValueError(f"{name} must be one of {', '.join(QUESTIONS[name][1])}, got {value!r}")
+    advice = ADVICE[_choose(m, start, task, batches, inference)]
+    return replace(advice, because=(*advice.because, _MIXED)) if precision == "mixed" else advice
+
+
+def _choose(m: str, start: str, task: str, batches: str, inference: str) -> str:
+    unreliable = m in ("1", "2-4") or batches == "related"
+    if start == "tuned":
+        return "frozen" if unreliable else "bn"
+    if inference == "any" and task in ("style", "sequence"):
+        return "in" if task == "style" else "ln"
+    if unreliable:
+        if inference == "fixed":
+            return "brn"
+        return "bcn+ws" if task == "dense" and batches == "iid" else "gn+ws"
+    return "bn+ws" if m == "8-16" else "bn"
+
+
+def situations():
+    """Every combination of answers, the last question's changing fastest."""
+    for values in product(*(answers for _, answers in QUESTIONS.values())):
+        yield dict(zip(QUESTIONS, values, strict=True))
+
+
+class Guide:
+    """The questions, and the answer to them.
+
+    Args:
+        caption: text under the figure.
+        start: answers shown first, as for `advise`.
+    """
+
+    title = "Which normalization?"
+
+    def __init__(self, caption: str | None = None, **start: str):
+        self.caption = caption
+        self.start = next(situations()) | {"m": "2-4"} | start
+        advise(**self.start)  # names a wrong answer
+        self._static = {"text/plain": repr(self)}
+        if "google.colab" not in sys.modules:  # which would prefer it to the widget
+            self._static["text/html"] = self._html()
+        self._widget = self.widget() if _kernel_wants_widgets() else None
+
+    def widget(self):
+        """A new ipywidgets VBox: a drop-down list per question over the answer."""
+        import ipywidgets
+
+        lists = {
+            name: ipywidgets.Dropdown(
+                options=[(text, key) for key, text in answers.items()],
+                value=self.start[name],
+                description=question,
+                style={"description_width": "initial"},
+                layout={"width": "min(100%, 36rem)"},
+            )
+            for name, (question, answers) in QUESTIONS.items()
+        }
+        answer = ipywidgets.HTML()
+
+        def redraw(_change=None):
+            advice = advise(**{name: box.value for name, box in lists.items()})
+            answer.value = f'<div role="status">{_answer(advice, links=False)}</div>'
+
+        redraw()
+        for box in lists.values():
+            box.observe(redraw, names="value")
+        caption = [ipywidgets.HTML(f"<small>{html.escape(self.caption)}</small>")] if self.caption else []
+        return ipywidgets.VBox([ipywidgets.HTML(f"<b>{self.title}</b>"), *lists.values(), answer, *caption])
+
+    def __repr__(self) -> str:
+        lines = [f"{self.title} Without the figure, in words:"]
+        for advice in ADVICE.values():
+            call = next(line for line in advice.code.split("\n") if line.startswith("model = "))
+            lines.append(f"- {advice.when}: {call.removeprefix('model = ')}")
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        bundle = dict(self._static)
+        if self._widget is not None:
+            # Written out by hand: ipywidgets 7 has no _repr_mimebundle_ to ask.
+            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        return bundle
+
+    def _html(self) -> str:
+        texts: dict[str, int] = {}
+        chosen = [texts.setdefault(_answer(advise(**s), links=True), len(texts)) for s in situations()]
+        sizes = [len(answers) for _, answers in QUESTIONS.values()]
+        data = json.dumps({"sizes": sizes, "chosen": chosen, "answers": list(texts)}, ensure_ascii=False)
+        data = data.replace("<", "\\u003c")  # cannot close the script, and means the same in a JSON string
+        unique = "nl-" + hashlib.sha256((self.title + repr(self.start) + data).encode()).hexdigest()[:10]
+        fields = ""
+        for name, (question, answers) in QUESTIONS.items():
+            radios = "".join(
+                f'<label><input type="radio" name="{unique}-{name}" value="{i}" autocomplete="off"'
+                f"{' checked' if key == self.start[name] else ''}> {html.escape(text)}</label>"
+                for i, (key, text) in enumerate(answers.items())
+            )
+            fields += f"<fieldset><legend>{html.escape(question)}</legend>{radios}</fieldset>"
+        still = "".join(
+            f"<dt>{html.escape(a.when)}</dt><dd>{html.escape(a.name)}<pre>{html.escape(a.code.strip())}</pre></dd>"
+            for a in ADVICE.values()
+        )
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
+        return (
+            f'<figure class="nl-guide mathjax_ignore tex2jax_ignore" id="{unique}">'
+            f'<p class="nl-title" id="{unique}-title">{self.title}</p>'
+            f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>{fields}</div>'
+            f'<div class="nl-live" aria-live="polite" hidden>{_answer(advise(**self.start), links=True)}</div>'
+            f'<dl class="nl-still">{still}</dl>{caption}'
+            f'<script type="application/json" class="nl-data">{data}</script></figure>'
+        )
+
+
+def _answer(advice: Advice, *, links: bool) -> str:
+    """An advice as HTML; links lead to the pages of the built book."""
+    reasons = ""
+    for sentence, file, heading in advice.because:
+        place = f"chapter {file[:2]}"
+        place = f'<a href="{file}.html">{place}</a>' if links else place
+        reasons += f"<li>{html.escape(sentence)} ({place}, “{html.escape(heading)}”)</li>"
+    cautions = "".join(f"<li>Mind: {html.escape(sentence)}</li>" for sentence in advice.caution)
+    # A list of code is focusable, so that it can be scrolled by keyboard where it is wider than the page.
+    code = f'<pre tabindex="0">{html.escape(advice.code.strip())}</pre>'
+    return f"<p><b>{html.escape(advice.name)}</b></p>{code}<ul>{reasons}{cautions}</ul>"
+
+
+def _kernel_wants_widgets() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel") and not os.environ.get("NORMLIB_STATIC") and bool(find_spec("ipywidgets"))

@@ -1,0 +1,133 @@
+"""The design space in a page opened from disk: by mouse, by keyboard, without scripts, in both themes."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+
+from normlib.design import CHOICES, FLOWS, SETS, SOURCES, DesignSpace, named, setting
+
+STATIC = Path(__file__).resolve().parents[2] / "chapters" / "_static"
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A design space</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "light"</script>
+<link rel="stylesheet" href="_static/design.css"><style>
+body {{ margin: 16px; font-family: sans-serif }}
+html[data-theme="light"] {{ --pst-color-text-base: #222832; background: #fff }}
+html[data-theme="dark"] {{ --pst-color-text-base: #ced6dd; background: #14181e }}
+</style><script src="_static/design.js" defer></script></head><body>{}</body></html>"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "_static").mkdir()
+    for name in ("design.css", "design.js"):
+        shutil.copyfile(STATIC / name, folder / "_static" / name)
+    (folder / "index.html").write_text(PAGE.format(DesignSpace()._repr_mimebundle_()["text/html"]), encoding="utf-8")
+    return (folder / "index.html").as_uri()
+
+
+@pytest.fixture
+def open_page(page_factory, address):
+    def make(**options):
+        page = page_factory(**options)
+        page.goto(address)
+        page.wait_for_selector(".nl-design.nl-on")
+        return page
+
+    return make
+
+
+def readout(page):
+    parts = ("name", "forward", "backward", "sentence")
+    return [page.locator(f".nl-{part}").text_content() for part in parts]
+
+
+def words(*key):
+    what = setting(*key)
+    return [what.name, what.forward, what.backward, what.sentence]
+
+
+def test_every_setting_shows_and_says_what_python_does(open_page):
+    page = open_page()
+    for key in itertools.product(*CHOICES.values()):
+        for name, value in zip(CHOICES, key, strict=True):
+            page.get_by_role("radio", name=CHOICES[name][value], exact=True).check()
+        sets, source, _ = key
+        assert readout(page) == words(*key)
+        shown = page.eval_on_selector_all(".nl-map tbody td", "(cells) => cells.map((c) => [c.className, c.innerText])")
+        wanted = [[f"nl-{s.kind}", s.short] for s in (setting(sets, s, f) for f in FLOWS for s in SOURCES)]
+        assert shown == wanted
+        here = page.locator(".nl-map td[aria-current]")
+        assert here.count() == 1
+        assert here.text_content() == setting(*key).short
+        assert SETS[sets] in page.locator(".nl-drawing").get_attribute("aria-label")
+        assert page.locator(".nl-across").text_content() == ("input channels" if source == "weights" else "channels")
+    assert page.problems == []
+
+
+def test_keyboard_turns_one_method_into_another_and_it_is_announced(open_page):
+    page = open_page()
+    assert page.locator(".nl-readout").get_attribute("aria-live") == "polite"
+    page.get_by_role("radio", name=SOURCES["batch"]).focus()
+    page.keyboard.press("ArrowDown")
+    assert readout(page)[0] == "Momentum Batch Norm"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowUp")
+    assert readout(page)[0] == "Batch Renorm without bounds"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("ArrowDown")
+    assert readout(page)[0] == "Batch Renorm without bounds, virtual batches"
+    assert page.problems == []
+
+
+def test_a_cell_of_the_map_can_be_clicked(open_page):
+    page = open_page()
+    page.get_by_role("cell", name="BRN", exact=True).click()
+    assert readout(page) == words("channel", "history", "whole")
+    assert page.get_by_role("radio", name=SOURCES["history"], exact=True).is_checked()
+    assert page.get_by_role("radio", name=FLOWS["whole"], exact=True).is_checked()
+
+
+def test_ink_follows_the_theme(open_page):
+    for theme, color in (("light", "rgb(34, 40, 50)"), ("dark", "rgb(206, 214, 221)")):
+        page = open_page(theme=theme)
+        text = page.locator(".nl-drawing text").first
+        assert text.evaluate("(node) => getComputedStyle(node).fill") == color
+        assert page.locator(".nl-map th").first.evaluate("(node) => getComputedStyle(node).color") == color
+
+
+@pytest.mark.parametrize("width", [320, 360, 1280])
+def test_fits_the_screen_with_readable_text(open_page, width):
+    page = open_page(width=width)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    for text in page.query_selector_all(".nl-drawing text"):
+        size = text.evaluate("(t) => parseFloat(t.getAttribute('font-size')) * t.ownerSVGElement.getScreenCTM().a")
+        assert size >= 9.5
+    for part in page.query_selector_all(".nl-map td, .nl-map th, .nl-design label"):
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert part.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
+
+
+def test_without_scripts_and_in_print_a_table_of_names_remains(browser, address, open_page):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator(".nl-still").is_visible()
+    assert page.locator(".nl-still tbody tr").count() == len(named())
+    assert not page.locator(".nl-choices").is_visible()
+    assert not page.locator(".nl-live").is_visible()
+    context.close()
+
+    page = open_page()
+    assert not page.locator(".nl-still").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".nl-still").is_visible()
+    assert not page.locator(".nl-live").is_visible()

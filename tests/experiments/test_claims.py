@@ -1,0 +1,193 @@
+"""Every claim has a row, every row leads somewhere, and verdicts follow from intervals by the stated rule."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlib.experiments import GRIDS, claims, records
+from normlib.experiments.verdicts import Part, identity, measured, verdict
+
+CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"
+EXACT = ("000-2", "000-3", "001-7", "MBN-1")  # settled by arithmetic, without records or training
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """What is read in one test must not answer the next."""
+    claims._runs.cache_clear()
+    yield
+    claims._runs.cache_clear()
+
+
+def part(claimed, estimate, half, **more):
+    return Part("a − b", claimed, estimate, half, **{"n": 5, "kind": "live", **more})
+
+
+@pytest.mark.parametrize(
+    ("claimed", "estimate", "half", "answer"),
+    [
+        ("+", 2, 1, "supported"),
+        ("+", -2, 1, "contradicted"),
+        ("+", 0.5, 1, "undecided"),
+        ("-", -2, 1, "supported"),
+        ("-", 2, 1, "contradicted"),
+        ("-", -1, 1, "undecided"),
+        ("--", -3, 1, "supported"),
+        ("--", 0.5, 1, "contradicted"),
+        ("--", -1.5, 1, "undecided"),
+        (">=", 0, 0.9, "supported"),
+        (">=", -0.5, 0.4, "contradicted"),
+        (">=", 0, 1.1, "undecided"),
+        ("=", 0, 0.9, "supported"),
+        ("=", 0.5, 0.4, "contradicted"),
+        ("=", -0.5, 0.4, "contradicted"),
+        ("=", 0, 1.1, "undecided"),
+        ("within", 0.9, 0, "supported"),
+        ("within", -1.1, 0, "contradicted"),
+        ("identity", 1e-13, 0, "supported"),
+        ("identity", 1e-11, 0, "contradicted"),
+        ("none", 5, 1, "undecided"),
+        ("+", 5, NAN, "undecided"),
+    ],
+)
+def test_an_answer_follows_from_the_interval(claimed, estimate, half, answer):
+    assert part(claimed, estimate, half).answer == answer
+
+
+def test_no_runs_give_no_answer():
+    for claimed in ("+", "-", "--", ">=", "=", "within"):
+        assert measured("a − b", [], claimed, "recorded").answer == "no record yet"
+
+
+def test_an_unknown_claim_about_a_number_is_refused():
+    with pytest.raises(ValueError, match="claimed must be one of"):
+        part(">", 1, 0)
+
+
+YES, NO, OPEN, NONE = part("+", 2, 1), part("+", -2, 1), part("+", 0, 1), part("+", NAN, NAN, n=0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "correction", "expected"),
+    [
+        ([YES, YES], None, "reproduced"),
+        ([YES, part("none", 0, 1)], None, "reproduced"),
+        ([YES, OPEN], None, "reproduced in part"),
+        ([YES, NONE], None, "reproduced in part"),
+        ([YES, NO], None, "reproduced in part"),
+        ([YES, NO], "rather so", "corrected"),
+        ([YES, YES], "rather so", "reproduced"),
+        ([NO, OPEN], None, "not reproduced"),
+        ([OPEN, NONE], "rather so", "undecided"),
+        ([NONE, NONE], None, "not testable here"),
+        ([], None, "not testable here"),
+    ],
+)
+def test_a_verdict_follows_from_the_answers(parts, correction, expected):
+    assert verdict(parts, correction) == expected
+
+
+def test_a_measurement_has_a_student_interval_and_says_what_it_leaves_out():
+    found = measured("a − b", [1.0, 2.0, NAN, 3.0], "+", "recorded")
+    assert (found.estimate, found.n, found.left_out) == (2.0, 3, 1)
+    assert found.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert found.text() == "a − b: **+2.0 ± 2.5** points (n = 3, recorded; 1 diverged and left out) — undecided"
+    assert measured("a", [-0.2], "-", "live").text() == "a: **−0.2** points (n = 1, no interval; live) — undecided"
+
+
+def test_an_identity_takes_float64_only():
+    x = torch.arange(3.0)
+    assert identity("x", x.double(), x.double()).answer == "supported"
+    with pytest.raises(ValueError, match="float64"):
+        identity("x", x, x)
+    with pytest.raises(ValueError, match="one shape"):
+        identity("x", x.double(), x.double()[:1])
+
+
+def test_every_claim_has_a_row_and_every_row_a_claim():
+    assert list(claims.CLAIMS) == list(claims.IDS)
+    counts = {seed: sum(name.startswith(f"{seed}-") for name in claims.IDS) for seed in claims.SOURCES}
+    assert counts == {"000": 11, "001": 7, "002": 3, "003": 5, "004": 8, "papers": 0}
+    assert {claim.source for claim in claims.CLAIMS.values()} == set(claims.SOURCES)
+
+
+def test_a_missing_or_extra_row_is_an_error():
+    with pytest.raises(ValueError, match="000-3"):
+        claims.complete([name for name in claims.IDS if name != "000-3"], claims.IDS)
+    with pytest.raises(ValueError, match="000-12"):
+        claims.complete([*claims.IDS, "000-12"], claims.IDS)
+    with pytest.raises(ValueError, match="000-1"):
+        claims.summary([])
+    with pytest.raises(ValueError, match="005-1"):
+        claims._entry("005-1", "a claim", scale="none")(lambda: ())
+
+
+@pytest.mark.parametrize("name", claims.IDS)
+def test_a_row_leads_to_a_section_of_the_book(name):
+    assert claims.CLAIMS[name].where
+    for file, heading in claims.CLAIMS[name].where:
+        cells = json.loads((CHAPTERS / f"{file}.ipynb").read_text(encoding="utf-8"))["cells"]
+        lines = [
+            line.strip() for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).split("\n")
+        ]
+        assert not heading or f"## {heading}" in lines or f"### {heading}" in lines, f"{file} has no “{heading}”"
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_arithmetic_settles_is_reproduced(name):
+    assert claims.judge(name).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("name", ["001-5", "001-6", "002-3", "004-7", "BRN-3", "GN-1"])
+def test_identities(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "RUNS", tmp_path)
+    exact = [p for p in claims.judge(name).parts if p.claimed == "identity"]
+    false = {"001-5": ["IN and BN at N = 1, evaluation"], "002-3": ["statistics per microbatch, over (M, C)"]}
+    assert exact
+    assert [p.label for p in exact if p.answer == "contradicted"] == false.get(name, [])
+
+
+def recorded(folder, make_record, finals):
+    """Store finals {(method, m): [of seed 0, 1, …]} of CIFAR-10 in mbn-fig4, profile cpu."""
+    for config in GRIDS["mbn-fig4"].configs("cpu", 3):
+        found = finals.get((config["method"], config["m"]), []) if config["dataset"] == "cifar10" else []
+        if config["seed"] < len(found):
+            records.write(make_record("mbn-fig4", config, found[config["seed"]]), folder)
+
+
+def test_records_decide_as_they_arrive(monkeypatch, tmp_path, make_record):
+    monkeypatch.setattr(records, "RUNS", tmp_path)
+    nothing = claims.judge("000-5")
+    assert nothing.verdict == "not testable here"
+    assert "No record yet: CIFAR-10: MBN − BN; CIFAR-10: MBN − LN" in claims.card(nothing)
+
+    claims._runs.cache_clear()
+    recorded(tmp_path, make_record, {("mbn", "2"): [0.60, 0.61, 0.62], ("bn", "2"): [0.50, 0.51, 0.53]})
+    some = claims.judge("000-5")
+    assert some.verdict == "reproduced in part"
+    assert (some.parts[0].n, some.parts[0].answer) == (3, "supported")
+    assert some.parts[0].estimate == pytest.approx((10 + 10 + 9) / 3)
+
+    claims._runs.cache_clear()
+    recorded(tmp_path, make_record, {("in", "any"): [0.70, 0.71, 0.73]})
+    assert claims.judge("000-5").parts[2].answer == "contradicted"
+
+
+def test_a_diverged_run_is_left_out_and_counted(monkeypatch, tmp_path, make_record):
+    monkeypatch.setattr(records, "RUNS", tmp_path)
+    recorded(tmp_path, make_record, {("mbn", "32"): [0.60, 0.61, None], ("bn", "32"): [0.60, 0.61, 0.62]})
+    level = claims.judge("000-4").parts[1]
+    assert (level.n, level.left_out, level.estimate) == (2, 1, 0)
+
+
+def test_a_card_shows_the_correction_only_with_its_verdict():
+    claim = claims.CLAIMS["000-3"]
+    for parts, shown in (((YES,), False), ((YES, NO), True)):
+        changed = claims.Claim(claim.id, claim.text, claim.where, claim.scale, claim.measure, "rather so")
+        text = claims.card(claims.Judged(changed, parts))
+        assert ("rather so" in text) is shown
+        assert f"[chapter 03]({claim.where[0][0]}.ipynb)" in text
