@@ -101,13 +101,22 @@ _BATCH = {
     ),
 }
 
+_EVALUATION = {
+    "instance": "The line that torch's InstanceNorm evaluates with under track_running_stats=True: averages over "
+    "samples, per channel. In training it takes the sample's own statistics. Online Normalization trains with history "
+    "alone and a gradient of its own: chapter 09.",
+    "block": "The line that a method over groups of channels evaluates with once it keeps averages. We know of "
+    "nobody who trains with it.",
+}
+
 
 @dataclass(frozen=True)
 class Setting:
     """What one combination of the three choices is.
 
-    `kind` is "method", "mistake", "unnamed" or "void"; `name` a title, `short` at most eight characters for the map;
-    `forward` and `backward` the formulas, `sentence` where it is from or why it is no method.
+    `kind` is "method", "mistake", "unnamed" (nobody is known to train so) or "void"; `name` a title, `short` at most
+    eight characters for the map; `forward` and `backward` the formulas, `sentence` where it is from or why it is no
+    method.
     """
 
     kind: str
@@ -177,6 +186,16 @@ def _about(sets, source, flow) -> tuple[str, str, str, str]:
             "",
             f"The forward pass of {name} with a backward pass that is not its own: the gradient keeps pushing in two "
             "directions per set along which the output cannot move.",
+        )
+    if source == "history" and flow != "whole" and sets in ("instance", "block"):
+        return "unnamed", "At evaluation only, as far as we know", "", _EVALUATION[sets]
+    if source == "history" and sets == "instance":
+        return (
+            "unnamed",
+            "Not published in this form, as far as we know",
+            "",
+            "Online Normalization (Chiley et al., 2019) trains with history alone, one sample at a time, but with a "
+            "gradient of its own, controlled by averages: chapter 09.",
         )
     if sets == "block":
         return (

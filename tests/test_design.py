@@ -138,6 +138,9 @@ def test_every_setting_says_what_it_is():
         (("sample", "weights", "share"), "Weight Standardization"),
         (("channel", "batch", "none"), "Batch Norm without its gradient"),
         (("group", "history", "share"), "No method"),
+        (("instance", "history", "share"), "At evaluation only, as far as we know"),
+        (("instance", "history", "whole"), "Not published in this form, as far as we know"),
+        (("block", "history", "none"), "At evaluation only, as far as we know"),
         (("block", "blend", "share"), "Not published, as far as we know"),
     ],
 )
