@@ -14,9 +14,15 @@ from importlib.metadata import version
 import torch
 
 from . import layers, loop, methods, pages, training
-from .pairs import Row
+from .pairs import Row, Skipped
 
-PARTS = {"layers": layers.rows, "methods": methods.rows, "training": training.rows, "loop": loop.rows, "pages": pages.rows}
+PARTS = {
+    "layers": layers.rows,
+    "methods": methods.rows,
+    "training": training.rows,
+    "loop": loop.rows,
+    "pages": pages.rows,
+}
 TARGET = pages.BUILD / "bench.json"
 README = pages.ROOT / "README.md"
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
@@ -36,22 +42,22 @@ def main() -> None:
         print(f"measuring {part} …", flush=True)
         try:
             rows += PARTS[part]()
-        except LookupError as reason:
+        except Skipped as reason:
             skipped[part] = str(reason)
     print(_table(rows))
     for part, reason in skipped.items():
         print(f"skipped: {part} ({reason})")
     if load is not None and load > 0.5 * os.cpu_count():
         print(f"other work was running (load {load:.1f} before the start): do not rely on these numbers")
-    result = _store(rows, skipped, load)
+    result = _store(rows, skipped, load, keep=bool(options.parts))
     print(f"written to {TARGET}")
     if options.readme:
-        _into_readme(rows, result)
+        README.write_text(_with_table(README.read_text(encoding="utf-8"), result), encoding="utf-8")
 
 
 def _table(rows: list[Row]) -> str:
     width = max((len(row.what) for row in rows), default=4)
-    lines = [f"{'what':{width}}  {'measured':>16}  {'5 % to 95 %':>13}  {'goal':>8}  met"]
+    lines = [f"{'what':{width}}  {'measured':>16}  {'range':>13}  {'goal':>8}  met"]
     for row in rows:
         spread = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
         goal = "" if row.goal is None else f"≤ {row.goal:.4g}"
@@ -61,17 +67,26 @@ def _table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _store(rows: list[Row], skipped: dict[str, str], load: float | None) -> dict:
-    """Write the file whole or not at all."""
+def _merged(old: list[dict], new: list[dict]) -> list[dict]:
+    """Rows by what they measure: new ones in the place of old ones, others after them."""
+    rows = {row["what"]: row for row in old} | {row["what"]: row for row in new}
+    return list(rows.values())
+
+
+def _store(rows: list[Row], skipped: dict[str, str], load: float | None, keep: bool) -> dict:
+    """Write the file whole or not at all; keep: rows that only an earlier run measured stay, with its date."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    new = [asdict(row) | {"met": row.met, "date": date} for row in rows]
+    old = json.loads(TARGET.read_text(encoding="utf-8")) if keep and TARGET.exists() else {"rows": []}
     result = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": date,
         "device": platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
         "load_before": load,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "normlib": version("normlib"),
-        "rows": [asdict(row) | {"met": row.met} for row in rows],
+        "rows": _merged([{"date": old.get("date")} | row for row in old["rows"]], new),
         "skipped": skipped,
     }
     TARGET.parent.mkdir(exist_ok=True)
@@ -81,20 +96,24 @@ def _store(rows: list[Row], skipped: dict[str, str], load: float | None) -> dict
     return result
 
 
-def _into_readme(rows: list[Row], result: dict) -> None:
-    """The same table in Markdown, with where and when it was measured."""
-    lines = ["| What | Measured | 5 % to 95 % | Goal |", "|---|---|---|---|"]
-    for row in rows:
-        spread = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
-        goal = "" if row.goal is None else f"≤ {row.goal:.4g}{'' if row.met else ', **missed**'}"
-        lines.append(f"| {row.what} | {row.measured:.3g} {row.unit} | {spread} | {goal} |")
+def _with_table(text: str, result: dict) -> str:
+    """The README's text with the same table in Markdown, and where and when it was measured."""
+    lines = ["| What | Measured | Range | Goal |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        spread = "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        goal = "" if row["goal"] is None else f"≤ {row['goal']:.4g}{'' if row['met'] else ', **missed**'}"
+        lines.append(f"| {row['what']} | {row['measured']:.3g} {row['unit']} | {spread} | {goal} |")
     where = f"{result['device']}, {result['cpus']} cores, torch {result['torch']}, {result['date'][:10]}"
-    lines += ["", f"Measured by `make bench` in one run ({where}, load {result['load_before']:.1f} before the start)."]
-    before, marked, after = README.read_text(encoding="utf-8").partition(MARKERS[0])
+    load = "unknown" if result["load_before"] is None else f"{result['load_before']:.1f}"
+    lines += ["", f"Measured by `make bench` ({where}, load {load} before the start)."]
+    if earlier := [row["date"] for row in result["rows"] if row["date"] != result["date"]]:
+        lines[-1] += f" {len(earlier)} rows are of earlier runs, the first on {min(earlier)[:10]}."
+    lines[-1] += " The range is that of the middle 90 % of the blocks, or of all where there are fewer than 20."
+    before, marked, after = text.partition(MARKERS[0])
     _, end, after = after.partition(MARKERS[1])
     if not (marked and end):
         raise ValueError(f"{README} must hold the markers {MARKERS[0]} and {MARKERS[1]}")
-    README.write_text("\n".join([before + marked, *lines, end + after]), encoding="utf-8")
+    return "\n".join([before + marked, *lines, end + after])
 
 
 if __name__ == "__main__":

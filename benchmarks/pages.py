@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .pairs import Row
+from .pairs import Row, Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -16,9 +16,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def rows() -> list[Row]:
-    """Raises LookupError where there is no book or nothing in it to measure."""
+    """Raises Skipped where there is no book or nothing in it to measure."""
     if not ((BUILD / "html" / "index.html").exists() and ENVIRONMENT.exists()):
-        raise LookupError("no built book: run `make book` first")
+        raise Skipped("no built book: run `make book` first")
     return [*_times(), *_latencies()]
 
 
@@ -38,7 +38,7 @@ def _times():
 def _latencies():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        raise LookupError(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+        raise Skipped(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tests" / "browser"))

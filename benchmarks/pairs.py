@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import torch
 
 
+class Skipped(Exception):  # noqa: N818  (no error: the table says why)
+    """A part that cannot be measured here; the message says what it lacks."""
+
+
 @dataclass
 class Row:
     """One line of the table: `measured` against `goal` (an upper limit; None: shown for orientation)."""
@@ -18,7 +22,7 @@ class Row:
     measured: float
     goal: float | None = None
     unit: str = "×"
-    low: float | None = None  # 5 % and 95 % of the blocks
+    low: float | None = None  # 5 % and 95 % of the blocks, or the extremes of fewer than 20
     high: float | None = None
 
     @property
@@ -44,8 +48,8 @@ def one_thread():
 def ratio(what: str, ours: Callable, theirs: Callable, goal: float | None = None, *, blocks=25, seconds=0.4) -> Row:
     """Time of `ours` over time of `theirs`: the median over paired blocks, with the range from 5 % to 95 %.
 
-    Each block times one after the other, in turns of order, so that a change of the machine's load or clock
-    meets both. `seconds` is about what all blocks of one side take.
+    Of fewer than 20 blocks the range is that of all. Each block times one after the other, in turns of order, so that a
+    change of the machine's load or clock meets both. `seconds` is about what all blocks of one side take.
     """
     calls = max(1, round(seconds / blocks / _seconds(theirs, 3)))
     _seconds(ours, 3)

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import experiments
-from .experiments import costs, jobs, report
+from .experiments import costs, jobs, report, torchrun
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             options.command(options)
         except (ValueError, OSError, ImportError, experiments.WorkerError) as error:
-            _say(error)
+            _say("; ".join([str(error), *getattr(error, "__notes__", ())]))
             return 2
         except KeyboardInterrupt:
             _say("interrupted; the same command goes on from the last finished epoch")
@@ -77,7 +77,7 @@ def _run(options) -> None:
         scheduler=options.scheduler,
         runs=options.runs,
     )
-    if os.environ.get("RANK", "0") != "0":  # of torchrun's processes, the first speaks
+    if torchrun.launched() and os.environ["RANK"] != "0":  # the first of its processes speaks
         return
     print(f"{made} run(s) recorded under {options.runs / options.grid}")
     with suppress(FileNotFoundError):  # where another process makes them all, there may be none yet
@@ -91,7 +91,8 @@ def _plan(options) -> None:
     grid, configs = jobs.select(options.grid, options.profile, options.seeds, options.only)
     folder = options.runs / grid.name
     axes = [axis for axis in grid.axes | grid.profiles[options.profile].get("axes", {}) if axis in configs[0]]
-    missing = [c for c in configs if not jobs.is_recorded(jobs.record_path(folder, c))]
+    missing = jobs.missing(configs, folder)
+    trainings = jobs.trainings(missing)
     seconds = costs.recorded(grid.name, missing, options.runs)
     rows = {}
     for config in configs:
@@ -107,13 +108,17 @@ def _plan(options) -> None:
         return
     source = "from records alike"
     if None in seconds:  # of all or of none: any record of the profile is alike
-        first = costs.measured(grid.name, missing[0])
+        first = costs.measured(grid.name, trainings[0])
         source = "from an epoch of the first run"
         if first is None:
             print(f"cost: unknown; two epochs of the first run take longer than {costs.PATIENCE} s")
             return
-        seconds = [first] * len(missing)
-    print(f"cost: about {_duration(sum(seconds) / options.workers)} with {options.workers} worker(s), {source}")
+        seconds = [first] * len(trainings)
+    else:
+        seconds = costs.recorded(grid.name, trainings, options.runs)
+    # seeds trained together are trained all, if only one is missing
+    total = sum(each * c.get("together", 1) for each, c in zip(seconds, trainings, strict=True))
+    print(f"cost: about {_duration(total / options.workers)} with {options.workers} worker(s), {source}")
 
 
 def _duration(seconds: float) -> str:

@@ -52,6 +52,10 @@ def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
         options: passed to the layer, for example virtual_batch_size=4. "mbn" needs batch_size. The
             num_groups of "gn" and "bcn", 32 by default, is fitted to each width by `fitting_groups`.
 
+    Warning:
+        None stands for no layer in the networks of `normlib.models`; torchvision's read it as "the default", which is
+        Batch Norm. To leave the layer out there, pass `lambda channels: nn.Identity()`.
+
     Raises:
         ValueError: an unknown name (the message lists the known ones and the nearest), or options for "none".
         TypeError: options that the layer does not take, or a missing one.
@@ -89,12 +93,18 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
         options: as for `norm_factory`, and `ws_eps`.
 
     Raises:
-        ValueError: an unknown name; no Batch Norm in the model; with "+ws" a convolution that is not a plain
-            nn.Conv2d, or has one weight per filter, named by its path. The model is then unchanged.
+        ValueError: an unknown name; the option affine, which is each Batch Norm's own; no Batch Norm in the model;
+            with "+ws" a convolution that is not a plain nn.Conv2d, or has one weight per filter, named by its path. The
+            model is then unchanged.
     """
     base, plus, ws = str(name).partition("+")
     if (plus and ws != "ws") or base == "none":
         raise ValueError(f"name must be a method, or a method with '+ws', got {name!r}")
+    if "affine" in options:
+        raise ValueError(
+            "affine must be left out: each layer has a weight and a bias if the Batch Norm it replaces has, "
+            f"got affine={options['affine']!r}"
+        )
     ws_eps = _checks.positive_float("ws_eps", options.pop("ws_eps", 1e-5)) if plus else None
     factory = norm_factory(base, **options)
     old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}

@@ -128,7 +128,28 @@ def _damaged(folder: Path, md5: dict[str, str]) -> list[Path]:
     return [f for f in files if hashlib.md5(f.read_bytes()).hexdigest() != md5[f.name]]
 
 
-def _load(kind, root: Path | str | None, download: bool, folder: str, md5: dict[str, str]):
+def _source(name: str):
+    """torchvision's class of a data set, the folder of its files and the md5 of each."""
+    from torchvision import datasets
+
+    if name == "mnist":
+        return datasets.MNIST, "MNIST/raw", _MNIST_MD5
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    md5 = dict([*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])])
+    return kind, kind.base_folder, md5
+
+
+def fetch(name: str, root: Path | str | None = None) -> None:
+    """Have "mnist", "cifar10" or "cifar100" on disk, so that processes started later do not all download it.
+
+    Raises: as `mnist`, where a file is missing.
+    """
+    kind, folder, md5 = _source(name)
+    if not all((Path(default_root() if root is None else root) / folder / file).exists() for file in md5):
+        _load(kind, folder, md5, root, download=True)
+
+
+def _load(kind, folder: str, md5: dict[str, str], root: Path | str | None, download: bool):
     """Both splits of a torchvision data set, fetched if allowed, every file checked by md5."""
     root = default_root() if root is None else Path(root)
     damaged = _damaged(root / folder, md5)
@@ -167,11 +188,9 @@ def mnist(root: Path | str | None = None, size: int = 32, download: bool = True)
         DataUnavailableError: no copy and no network; the message names three ways to get one.
         OSError: a file is damaged and may not be fetched again.
     """
-    from torchvision.datasets import MNIST
-
     if size < 28 or size % 2:
         raise ValueError(f"size must be an even number of at least 28 pixels, got {size}")
-    train, test = _load(MNIST, root, download, "MNIST/raw", _MNIST_MD5)
+    train, test = _load(*_source("mnist"), root, download)
     pad = (size - 28) // 2
     x_train, x_test = (F.pad(split.data[:, None], [pad] * 4) for split in (train, test))
     return _standardized("mnist", x_train, train.targets, x_test, test.targets)
@@ -182,9 +201,7 @@ def cifar10(root: Path | str | None = None, download: bool = True) -> Data:
 
     Args, errors: as for `mnist`.
     """
-    from torchvision.datasets import CIFAR10
-
-    return _cifar(CIFAR10, root, download)
+    return _cifar("cifar10", root, download)
 
 
 def cifar100(root: Path | str | None = None, download: bool = True) -> Data:
@@ -192,17 +209,13 @@ def cifar100(root: Path | str | None = None, download: bool = True) -> Data:
 
     Args, errors: as for `mnist`.
     """
-    from torchvision.datasets import CIFAR100
-
-    return _cifar(CIFAR100, root, download)
+    return _cifar("cifar100", root, download)
 
 
-def _cifar(kind, root: Path | str | None, download: bool) -> Data:
-    md5 = dict([*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])])
-    splits = _load(kind, root, download, kind.base_folder, md5)
+def _cifar(name: str, root: Path | str | None, download: bool) -> Data:
+    splits = _load(*_source(name), root, download)
     x_train, x_test = (torch.from_numpy(split.data).permute(0, 3, 1, 2) for split in splits)
     y_train, y_test = (torch.tensor(split.targets) for split in splits)
-    name = kind.__name__.lower()
     return _standardized(name, x_train, y_train, x_test, y_test, len(splits[0].classes))
 
 

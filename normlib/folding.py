@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from . import layers
 
@@ -62,12 +63,24 @@ def fold(models: list[nn.Module]) -> Folded | None:
 
     Known are nn.Sequential (and subclasses that keep its `forward`), nn.Linear, nn.Conv2d, 2-d pooling, nn.Flatten of
     everything, elementwise activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. No
-    parameter may serve twice.
+    parameter may serve twice or be frozen, and no module may have hooks or parametrizations, which a model among others
+    would lose.
     """
+    if not all(_is_plain(module) for model in models for module in model.modules()):
+        return None
     if sum(1 for _ in models[0].named_parameters(remove_duplicate=False)) != len(list(models[0].parameters())):
         return None
     body = _fold(models)
     return None if body is None else Folded(models, body)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its class says, and learns all its parameters."""
+    hooked = any(getattr(module, hooks) for hooks in _HOOKS) or parametrize.is_parametrized(module)
+    return not hooked and all(p.requires_grad for p in module.parameters(recurse=False))
 
 
 def _fold(models: list[nn.Module]) -> nn.Module | None:
@@ -92,12 +105,8 @@ def _widened(models: list[nn.Module]) -> nn.Module:
         for name in ("num_features", "num_groups", "in_channels", "out_channels", "groups"):
             if hasattr(module, name):
                 setattr(module, name, getattr(module, name) * len(models))
-        for name, parameter in module.named_parameters(recurse=False):
-            setattr(
-                module,
-                name,
-                nn.Parameter(torch.cat([getattr(m, name).detach() for m in each]), parameter.requires_grad),
-            )
+        for name, _ in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.cat([getattr(m, name).detach() for m in each])))
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.dim():  # the count of batches is everybody's
                 setattr(module, name, torch.cat([getattr(m, name) for m in each]))

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from . import style
+from .intervals import half_width
 from .svg import inline, save
 
 
@@ -41,14 +42,10 @@ def interval(samples) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: fewer than two samples; an interval over one run means nothing.
     """
-    from scipy import stats
-
     samples = np.asarray(samples, dtype=float)
-    n = len(samples)
-    if n < 2:
-        raise ValueError(f"samples must hold at least 2 runs, got {n}")
-    half = stats.t.ppf(0.975, n - 1) * samples.std(0, ddof=1) / np.sqrt(n)
-    return samples.mean(0), half
+    if len(samples) < 2:
+        raise ValueError(f"samples must hold at least 2 runs, got {len(samples)}")
+    return samples.mean(0), half_width(samples)
 
 
 def band(

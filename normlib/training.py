@@ -7,10 +7,12 @@ Convolutional networks gain on small images only, and by folding only; else they
 each seed the same initial weights and the same batches.
 """
 
+import hashlib
 import math
 import os
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
@@ -26,6 +28,7 @@ from . import checkpoints
 from .convert import set_epoch
 from .datasets import Data
 from .folding import fold
+from .layers import _checks
 
 Sampler = Callable[[Tensor, int, torch.Generator], Iterable[Tensor]]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -159,13 +162,15 @@ def train(
     Modules with a method `set_epoch(epoch, epochs)` get it called before every epoch. A seed whose loss stops
     being finite is reported in `diverged_at`; its curves are NaN from that epoch on, and the others go on.
 
-    Within a torch.distributed process group every process takes its share of each batch, consecutive samples, and
-    gradients are averaged; running statistics, each process's own while an epoch lasts, are averaged at its end. With
-    Batch Norm that equals one process with `virtual_batch_size` = batch_size / processes.
+    Within a torch.distributed process group every process takes its share of each batch (augmented as a whole, so that
+    images are those of one process), consecutive samples, and gradients are averaged; dropout masks are drawn from the
+    first seed, the process and the epoch; running statistics, each process's own while an epoch lasts, are averaged at
+    its end. With Batch Norm that equals one process with `virtual_batch_size` = batch_size / processes.
 
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
-            the processes, a checkpoint for seeds trained one after the other.
+            the processes, a virtual_batch_size that is no integer of at least 1, a checkpoint for seeds trained one
+            after the other.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
@@ -174,6 +179,8 @@ def train(
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if not 1 <= batch_size <= len(data.x_train):
         raise ValueError(f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}")
+    if virtual_batch_size is not None:
+        virtual_batch_size = _checks.positive_integer("virtual_batch_size", virtual_batch_size)
     _, processes = _shard()
     if batch_size % processes:
         raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {batch_size}")
@@ -203,6 +210,7 @@ def train(
         schedule=schedule or (lambda epoch, epochs: 1.0),
         sampler=sampler,
         augment=augment,
+        virtual_batch_size=virtual_batch_size,
         layout=layout,
         checkpoint=checkpoint,
         label=label,
@@ -249,7 +257,7 @@ class _Vectorised(nn.Module):
         self.base = models[0]
         state, self.stacked_buffers = stack_module_state(models)
         self.names = list(state)
-        self.stacked = nn.ParameterList(state.values())
+        self.stacked = nn.ParameterList(nn.Parameter(v, v.requires_grad) for v in state.values())
         self.each = torch.func.vmap(self._one, in_dims=(0, 0, 1), out_dims=1, randomness="different")
 
     def _one(self, parameters, buffers, x):
@@ -264,17 +272,21 @@ class _Vectorised(nn.Module):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         return iter(self.stacked)
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        return self.stacked_buffers  # for state_dict, which knows parameters alone
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return iter(self.stacked_buffers.values())
 
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        for name, value in state.items():
-            self.stacked_buffers[name].copy_(value)
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is trained, stacked; the base's own tensors are used by nobody."""
+        return {n: v.detach() for n, v in (self._state() | self.stacked_buffers).items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
     def unfold(self, models: list[nn.Module]) -> None:
         """Write what was trained back into the models."""
         for i, model in enumerate(models):
-            model.load_state_dict({n: v[i].detach() for n, v in (self._state() | self.stacked_buffers).items()})
+            model.load_state_dict({n: v[i] for n, v in self.state_dict().items()})
 
 
 def _train_group(
@@ -290,6 +302,7 @@ def _train_group(
     schedule,
     sampler,
     augment,
+    virtual_batch_size,
     layout,
     checkpoint,
     label,
@@ -297,7 +310,7 @@ def _train_group(
 ):
     """Train models that share every step."""
     net = _One(models[0]) if len(models) == 1 else fold(models) or _Vectorised(models)
-    leaves = list(net.parameters())
+    leaves = [p for p in net.parameters() if p.requires_grad]
     device, S = data.x_train.device, len(models)
     rank, processes = _shard()
     optimizer = torch.optim.SGD(leaves, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
@@ -305,11 +318,20 @@ def _train_group(
     torch.manual_seed(seeds[0] + rank)  # dropout
     curves = {k: torch.full((S, epochs), math.nan, dtype=torch.float64) for k in _CURVES}
     seconds, diverged, step, done = [], {}, 0, 0
-    key = f"seeds {seeds}, {epochs} epochs, batches of {batch_size}, rate {learning_rate}"
+    shapes = [(name, list(getattr(value, "shape", ()))) for name, value in net.state_dict().items()]
+    key = (
+        f"seeds {seeds}, {epochs} epochs, batches of {batch_size} of {len(data.x_train)} images, "
+        f"virtual batches of {virtual_batch_size}, rate {learning_rate}, momentum {momentum}, "
+        f"weight decay {weight_decay}, network {hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]}"
+    )
     held = checkpoints.load(checkpoint, key) if checkpoint else None
     if held:
-        net.load_state_dict(held["net"])
-        optimizer.load_state_dict(held["optimizer"])
+        try:
+            net.load_state_dict(held["net"])
+            optimizer.load_state_dict(held["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise checkpoints.CheckpointError(f"{checkpoint}: not the state of this network ({reason})") from error
         for generator, state in zip([*generators, torch.default_generator], held["generators"], strict=True):
             generator.set_state(state)
         curves, seconds, diverged = held["curves"], held["seconds"], held["diverged"]
@@ -322,15 +344,18 @@ def _train_group(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(epoch, epochs)
             set_epoch(net, epoch, epochs)
+            if processes > 1:  # the checkpoint has process 0's generator alone: let no mask depend on it
+                torch.manual_seed(zlib.crc32(f"{seeds[0]} {rank} {epoch}".encode()))
             net.train()
             start = time.perf_counter()
             losses, hits = [], []
             for batches in zip(*(sampler(data.y_train, batch_size, g) for g in generators), strict=True):
                 index = torch.stack(batches, 1).to(device)
-                index = index.chunk(processes)[rank] if processes > 1 else index
                 x, y = data.x_train[index], data.y_train[index]
                 if augment:
                     x = torch.stack([augment(x[:, s], g) for s, g in enumerate(generators)], 1)
+                if processes > 1:  # after that: every process draws for the whole batch, and keeps its share
+                    x, y = x.chunk(processes)[rank], y.chunk(processes)[rank]
                 if layout is torch.channels_last:
                     x = x.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (-1, S))
                 logits = net(x)
@@ -408,12 +433,14 @@ def _evaluate(net: nn.Module, count: int, data: Data, batch: int = 1000) -> tupl
 
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor, batch: int = 1000) -> Tensor:
-    """Logits (N, classes) of a model in evaluation mode, whatever mode it is in; the mode is kept."""
-    mode = model.training
-    model.eval()
-    logits = torch.cat([model(part) for part in x.split(batch)])
-    model.train(mode)
-    return logits
+    """Logits (N, classes) of a model in evaluation mode, whatever mode it is in; every module's mode is kept."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        return torch.cat([model(part) for part in x.split(batch)])
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def progress(**options) -> tqdm:

@@ -85,6 +85,18 @@ def test_failures_are_reported_in_one_line(capsys, monkeypatch, error):
     assert capsys.readouterr().err == f"normlib: {error}\n"
 
 
+def test_a_failure_names_its_run(capsys, monkeypatch):
+    error = OSError("disk full")
+    error.__notes__ = ["in run bn 0 (x.json)"]
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(experiments, "run", fail)
+    assert main(["run", "lenet-mnist"]) == 2
+    assert capsys.readouterr().err == "normlib: disk full; in run bn 0 (x.json)\n"
+
+
 def test_run_ends_with_the_table(capsys, monkeypatch, toy):
     monkeypatch.setattr(experiments, "run", lambda *args, **options: 0)
     assert main(["run", *toy]) == 0
@@ -95,7 +107,11 @@ def test_run_ends_with_the_table(capsys, monkeypatch, toy):
 
 def test_of_torchruns_processes_only_the_first_speaks(capsys, monkeypatch):
     monkeypatch.setattr(experiments, "run", lambda *args, **options: 2)
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("RANK", "1")  # of some other launcher
+    assert main(["run", "lenet-mnist"]) == 0
+    assert "2 run(s) recorded" in capsys.readouterr().out
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "lenet-mnist"]) == 0
     assert capsys.readouterr().out == ""
 
@@ -177,6 +193,15 @@ def test_without_records_an_epoch_is_measured(capsys, monkeypatch, toy, tmp_path
     monkeypatch.setattr(costs, "measured", lambda grid, config: seconds)
     assert main(["run", "toy", "--runs", str(tmp_path / "none"), "--seeds", "1", "--workers", "3", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_seeds_trained_together_are_priced_together(capsys, monkeypatch, tmp_path):
+    grid = dataclasses.replace(GRID, profiles={"short": GRID.profiles["short"] | {"together": 4}})
+    monkeypatch.setitem(experiments.GRIDS, "toy", grid)
+    monkeypatch.setattr(costs, "measured", lambda grid, config: 30.0)
+    assert main(["run", "toy", "--runs", str(tmp_path), "--seeds", "1", "--only", "m=2", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "cost: about 2 min with 1 worker(s), from an epoch of the first run"
 
 
 def test_report_prints_the_table_and_draws_the_figure(capsys, toy, tmp_path):

@@ -1,10 +1,11 @@
 """Normalization by name: the factory for `norm_layer=`, and `set_epoch`."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from normlib.convert import norm_factory, set_epoch
+from normlib.convert import convert_norm, norm_factory, set_epoch
 from normlib.layers import BatchNorm
 
 
@@ -62,3 +63,18 @@ def test_set_epoch_reaches_every_scheduled_module():
     set_epoch(model, 3, 10)
     assert outer.calls == inner.calls == [(3, 10)]
     assert model.train()[0](torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_conversion_keeps_each_layers_affine_and_refuses_another(affine):
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match=f"affine must be left out: .* got affine={affine}"):
+        convert_norm(model, "bn", affine=affine)
+    assert type(model[0]) is nn.BatchNorm1d
+
+
+def test_integers_of_numpy_are_integers():
+    assert norm_factory("gn", num_groups=np.int64(2))(4).num_groups == 2
+    assert norm_factory("bn", virtual_batch_size=np.int64(2))(4)(torch.rand(4, 4)).shape == (4, 4)
+    with pytest.raises(ValueError, match="virtual_batch_size must be an integer"):
+        norm_factory("bn", virtual_batch_size=np.float64(2))

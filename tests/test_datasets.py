@@ -278,3 +278,14 @@ def test_crop_flip_moves_and_mirrors_whole_images():
     assert mirrored == {False, True}
     again = crop_flip(x, torch.Generator().manual_seed(0), black=black, pad=2)
     assert torch.equal(y, again)
+
+
+def test_fetch_loads_only_what_is_missing(root, no_network, monkeypatch):
+    datasets.fetch("mnist", root)
+    loaded = []
+    monkeypatch.setattr(datasets, "_load", lambda *args, **options: loaded.append(options))
+    datasets.fetch("mnist", root)
+    assert loaded == []
+    (root / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()
+    datasets.fetch("mnist", root)
+    assert loaded == [{"download": True}]

@@ -108,3 +108,23 @@ def test_what_is_not_known_is_not_folded(module):
 def test_a_layer_used_twice_is_not_folded():
     linear = nn.Linear(4, 4)
     assert fold([nn.Sequential(linear, linear) for _ in range(2)]) is None
+
+
+def frozen(linear):
+    linear.bias.requires_grad_(False)
+
+
+def hooked(linear):
+    linear.register_forward_hook(lambda module, x, y: 2 * y)
+
+
+def hooked_before(linear):
+    linear.register_forward_pre_hook(lambda module, x: (2 * x[0],))
+
+
+@pytest.mark.parametrize("change", [frozen, hooked, hooked_before, nn.utils.parametrizations.weight_norm])
+def test_what_folding_would_lose_is_not_folded(change):
+    models = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)]
+    assert fold(models) is not None
+    change(models[1][0])
+    assert fold(models) is None

@@ -10,11 +10,12 @@ import torch
 from torch import distributed, nn
 from torch.multiprocessing import spawn
 
+from normlib import checkpoints, training
 from normlib.checkpoints import CheckpointError
 from normlib.convert import norm_factory
 from normlib.datasets import Data, crop_flip, digits
 from normlib.layers import BatchNorm, BatchRenorm
-from normlib.models import MLP, LeNet5, ThreeBlockCNN
+from normlib.models import MLP, LeNet5, StridedCNN, ThreeBlockCNN
 from normlib.training import classwise, first, predict, shuffled, train
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -107,9 +108,27 @@ def test_digits_are_learnt():
     assert (history.train_loss[:, -1] < 0.3 * history.train_loss[:, 0]).all()
 
 
-def test_a_convolutional_net_is_trained_one_by_one():
-    data = digits(size=32).subset(train=64, test=10)
-    history = train(LeNet5, data, seeds=[0, 1], epochs=1, batch_size=32, learning_rate=0.1)
+@pytest.mark.parametrize(
+    ("build", "size", "groups"),
+    [
+        (partial(StridedCNN, 4, 1, strides=(2,)), 17, [1, 1]),  # of large images
+        (partial(StridedCNN, 4, 1, strides=(2,)), 16, [2]),  # folded
+        (LeNet5, 32, [1, 1]),
+    ],
+    ids=["large", "small", "LeNet5"],
+)
+def test_a_convolutional_net_is_trained_one_by_one_unless_images_are_small(monkeypatch, build, size, groups):
+    made, train_group = [], training._train_group
+
+    def watched(models, *args, **options):
+        made.append(len(models))
+        return train_group(models, *args, **options)
+
+    monkeypatch.setattr(training, "_train_group", watched)
+    history = train(
+        build, digits(size=size).subset(train=64, test=10), seeds=[0, 1], epochs=1, batch_size=32, learning_rate=0.1
+    )
+    assert made == groups
     assert history.train_loss.isfinite().all()
 
 
@@ -190,6 +209,21 @@ def test_shuffled_uses_each_sample_at_most_once():
     assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_frozen_parameter_stays_and_the_others_learn(data, seeds):
+    def build():
+        model = mlp()
+        model[1].linear.weight.requires_grad_(False)
+        return model
+
+    history = train(build, data, seeds=seeds, **SETTINGS)
+    for seed, model in zip(seeds, history.models, strict=True):
+        torch.manual_seed(seed)
+        fresh = build()
+        assert torch.equal(model[1].linear.weight, fresh[1].linear.weight)
+        assert not torch.equal(model[2].linear.weight, fresh[2].linear.weight)
+
+
 def test_dropout_is_on_in_training_and_off_in_evaluation(data):
     history = train(lambda: nn.Sequential(nn.Flatten(), nn.Dropout(1.0), Linear()), data, seeds=[0, 1], **SETTINGS)
     torch.testing.assert_close(history.train_loss, torch.full((2, 2), math.log(10), dtype=torch.float64))
@@ -268,6 +302,9 @@ def test_a_seed_that_breaks_in_the_very_last_step_has_diverged(data):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be between 1 and 320 training images, got 0"),
         ({"batch_size": 321}, "batch_size must be between 1 and 320 training images, got 321"),
+        ({"virtual_batch_size": 0}, "virtual_batch_size must be an integer of at least 1, got 0"),
+        ({"virtual_batch_size": 4.0}, "virtual_batch_size must be an integer of at least 1, got 4.0"),
+        ({"virtual_batch_size": True}, "virtual_batch_size must be an integer of at least 1, got True"),
     ],
     ids=str,
 )
@@ -309,6 +346,9 @@ def test_predict_keeps_the_mode_and_the_order(data):
     assert not logits.requires_grad
     torch.testing.assert_close(logits, predict(model.eval(), data.x_test))
     assert not model.training
+    model[1].norm.train()
+    predict(model, data.x_test)
+    assert [m for m in model.modules() if m.training] == [model[1].norm]
 
 
 def test_data_is_left_alone(data):
@@ -492,11 +532,42 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path, harm):
         train(mlp, data, checkpoint=file, **SETTINGS)
 
 
-def test_the_checkpoint_of_another_run_is_refused(data, tmp_path):
+@pytest.mark.parametrize(
+    "other",
+    [{"learning_rate": 0.2}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"virtual_batch_size": 8}],
+    ids=str,
+)
+def test_the_checkpoint_of_another_run_is_refused(data, tmp_path, other):
+    file = tmp_path / "state"
+    options = SETTINGS | {"epochs": 1}
+    train(mlp, data, checkpoint=file, **options)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(mlp, data, checkpoint=file, **options | other)
+
+
+def test_the_checkpoint_of_another_network_or_other_data_is_refused(data, tmp_path):
+    file = tmp_path / "state"
+    options = SETTINGS | {"epochs": 1, "checkpoint": file}
+    train(mlp, data, **options)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(lambda: MLP(64, width=8, depth=2, norm_layer=BatchNorm), data, **options)
+    with pytest.raises(CheckpointError, match="another run"):
+        train(mlp, data.subset(train=160), **options)
+
+
+def test_a_state_that_does_not_fit_is_refused_by_name(data, tmp_path, monkeypatch):
     file = tmp_path / "state"
     train(mlp, data, checkpoint=file, **SETTINGS)
-    with pytest.raises(CheckpointError, match="another run"):
-        train(mlp, data, checkpoint=file, **SETTINGS | {"learning_rate": 0.2})
+    load = checkpoints.load
+    monkeypatch.setattr(checkpoints, "load", lambda path, key: load(path, key) | {"net": {}})
+    with pytest.raises(CheckpointError, match=r"state: not the state of this network \(.*Missing key"):
+        train(mlp, data, checkpoint=file, **SETTINGS)
+
+
+def test_a_vectorised_checkpoint_holds_what_is_trained_and_no_more(data):
+    net = training._Vectorised([TWO["vectorised"]() for _ in range(2)])
+    state = TWO["vectorised"]().state_dict()
+    assert {n: v.shape for n, v in net.state_dict().items()} == {n: (2, *v.shape) for n, v in state.items()}
 
 
 def test_a_checkpoint_is_of_seeds_trained_together(data, tmp_path):
@@ -508,21 +579,54 @@ def one_of_two(rank, folder):
     torch.set_num_threads(1)
     timeout = timedelta(seconds=60)
     distributed.init_process_group("gloo", f"file://{folder}/meeting", timeout, world_size=2, rank=rank)
-    history = train(mlp, digits().subset(train=320, test=200), seeds=[0, 1], **SETTINGS)
-    torch.save((history.test_loss, history.train_loss, [m.state_dict() for m in history.models]), folder / f"{rank}")
+    data = digits().subset(train=320, test=200)
+    kept = {}
+    for name, build in TWO.items():
+        history = train(build, data, seeds=[0, 1], augment=CROP, **SETTINGS)
+        kept[name] = history.test_loss, history.train_loss, [m.state_dict() for m in history.models]
+    # stopped after an epoch, and gone on with; in the same masks of dropout, each process its own
+    settings = SETTINGS | {"seeds": [0, 1], "together": True, "checkpoint": folder / "checkpoint"}
+    straight = train(masked, data, **settings | {"checkpoint": None})
+    with pytest.raises(StopError):
+        train(masked, data, on_epoch=stopped_together, **settings)
+    resumed = train(masked, data, **settings)
+    assert_same_history(resumed, straight, rtol=0, atol=0)
+    torch.save(kept, folder / f"{rank}")
     distributed.destroy_process_group()
 
 
+def stopped_together(epoch):
+    distributed.barrier()  # process 0 has written the checkpoint
+    raise StopError
+
+
+def masked():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+
+class OwnBatchNorm(BatchNorm):
+    """A subclass, which is vectorised instead."""
+
+
+CROP = partial(crop_flip, black=torch.full((1,), -1.0), pad=1)
+TWO = {"folded": mlp, "vectorised": partial(MLP, 64, width=16, depth=2, norm_layer=OwnBatchNorm)}
+
+
 def test_two_processes_are_virtual_batches_of_half_the_size(data, tmp_path):
+    """With augmented images, folded and vectorised; what else is compared there, see `one_of_two`."""
     spawn(one_of_two, (tmp_path,), nprocs=2)
-    here = train(mlp, data, seeds=[0, 1], virtual_batch_size=SETTINGS["batch_size"] // 2, **SETTINGS)
-    (test_loss, train_loss, states), other = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
-    torch.testing.assert_close(train_loss, here.train_loss, rtol=1e-4, atol=0)
-    torch.testing.assert_close(test_loss, here.test_loss, rtol=1e-3, atol=0)
-    for state, model, twin in zip(states, here.models, other[2], strict=True):
-        for name, value in model.state_dict().items():
-            torch.testing.assert_close(state[name], value, rtol=2e-3, atol=2e-4, msg=name)
-            assert torch.equal(state[name], twin[name]), name
+    one, two = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    for way, build in TWO.items():
+        here = train(
+            build, data, seeds=[0, 1], virtual_batch_size=SETTINGS["batch_size"] // 2, augment=CROP, **SETTINGS
+        )
+        (test_loss, train_loss, states), other = one[way], two[way]
+        torch.testing.assert_close(train_loss, here.train_loss, rtol=1e-4, atol=0)
+        torch.testing.assert_close(test_loss, here.test_loss, rtol=1e-3, atol=0)
+        for state, model, twin in zip(states, here.models, other[2], strict=True):
+            for name, value in model.state_dict().items():
+                torch.testing.assert_close(state[name], value, rtol=2e-3, atol=2e-4, msg=name)
+                assert torch.equal(state[name], twin[name]), name
 
 
 @pytest.mark.parametrize("layer", ["folds", "does not fold"])

@@ -1,22 +1,23 @@
 """Make the missing records of a grid: nothing twice, nothing lost, whatever ends the process, and then go on."""
 
-import difflib
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from .. import datasets
 from ..checkpoints import CheckpointError
 from ..training import progress
 from . import locks, records, runner, torchrun
 from .cluster import Cluster
 from .grids import GRIDS, Grid
+from .runner import choice
 from .workers import Processes
 
 _TRIES = 3  # workers lost in a row without one finished epoch
@@ -31,20 +32,6 @@ class WorkerError(RuntimeError):
     """Workers die, or a cluster goes away, and trying again does not help."""
 
 
-def choice(name: str, value: str, allowed: Iterable[str]) -> str:
-    """`value`, if it is one of `allowed`.
-
-    Raises:
-        ValueError: it is not; the message has the list, and the nearest of it.
-    """
-    allowed = list(allowed)
-    if value in allowed:
-        return value
-    near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
-
-
 def select(grid: str | Grid, profile: str, seeds: int, only: Iterable[str] = ()) -> tuple[Grid, list[dict]]:
     """The grid and the configurations meant.
 
@@ -55,11 +42,15 @@ def select(grid: str | Grid, profile: str, seeds: int, only: Iterable[str] = ())
         only: "key=value" for any entry of a configuration; several of one key are alternatives.
 
     Raises:
-        ValueError: a name, a profile, a key or a value that is not there, seeds below 1.
+        ValueError: a name, a profile, a key or a value that is not there, seeds below 1, a configuration that
+            `runner.check` refuses.
     """
     if isinstance(grid, str):
         grid = GRIDS[choice("grid", grid, GRIDS)]
     configs = grid.configs(choice("profile", profile, grid.profiles), seeds)
+    axes = grid.axes | grid.profiles[profile].get("axes", {})
+    for config in configs:
+        runner.check(config, axes)
     wanted: dict[str, list[str]] = {}
     for item in only:
         key, equals, value = item.partition("=")
@@ -132,6 +123,10 @@ def run(
     with ExitStack() as claims, crew:  # a lock is held until no worker is at its run any more
         if not crew.leads:
             return crew.follow()
+        if not scheduler:  # one download, not one in each worker; a cluster's workers have disks of their own
+            wanted = {c["dataset"] for c in configs if not is_recorded(record_path(folder, c))}
+            for name in sorted(wanted - {"digits"}):
+                datasets.fetch(name)
         return _Making(grid.name, folder, crew, claims).make(configs)
 
 
@@ -144,13 +139,23 @@ def _take_over(configs: list[dict], folder: Path) -> None:
     """Copy what other grids have recorded of the same configurations."""
     for config in configs:
         path = record_path(folder, config)
-        for other in () if path.exists() else sorted(folder.parent.glob(f"*/{path.name}")):
-            with suppress(records.RecordError):  # its own grid will name it and make it anew
-                records.write(records.read(other) | {"grid": folder.name}, folder.parent)
-                break
+        if other := _elsewhere(path):
+            records.write(records.read(other) | {"grid": folder.name}, folder.parent)
 
 
-def _runs(configs: list[dict]) -> list[dict]:
+def _elsewhere(path: Path) -> Path | None:
+    """A whole, current record that another grid has of the same configuration, where this one has none at all."""
+    others = () if path.exists() else sorted(path.parent.parent.glob(f"*/{path.name}"))
+    return next(filter(is_recorded, others), None)
+
+
+def missing(configs: list[dict], folder: Path) -> list[dict]:
+    """The configurations that `run` has to train: those not recorded here, nor elsewhere to be taken over."""
+    places = [(config, record_path(folder, config)) for config in configs]
+    return [config for config, path in places if not is_recorded(path) and not _elsewhere(path)]
+
+
+def trainings(configs: list[dict]) -> list[dict]:
     """The configurations that stand for a run each: the first of every block of seeds trained together."""
     firsts = [runner.members(config)[0] for config in configs]
     return list({records.config_id(first): first for first in firsts}.values())
@@ -177,7 +182,7 @@ class _Making:
         self.made = self.elsewhere = self.deaths = 0
 
     def make(self, configs: list[dict]) -> int:
-        waiting = deque(_runs([c for c in configs if not is_recorded(record_path(self.folder, c))]))
+        waiting = deque(trainings([c for c in configs if not is_recorded(record_path(self.folder, c))]))
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.folder.glob(".*.part"):
             with suppress(FileNotFoundError):  # swept by another process
@@ -229,7 +234,8 @@ class _Making:
         return False
 
     def _start(self, job: _Job) -> None:
-        self.running[self.crew.submit(self.grid, job.config, job.checkpoint)] = job
+        with _named(job):
+            self.running[self.crew.submit(self.grid, job.config, job.checkpoint)] = job
 
     def _advance(self, job: _Job, epoch: int) -> None:
         if epoch > job.epoch:
@@ -249,7 +255,8 @@ class _Making:
         for future in done:
             job = self.running.pop(future)
             try:
-                made = future.result()
+                with _named(job):
+                    made = future.result()
             except CheckpointError as error:
                 _warn(f"{error}; set aside as {records.set_aside(job.checkpoint).name}, trained anew")
                 self._start(job)
@@ -274,6 +281,17 @@ class _Making:
             _warn(f"a worker died; what it was at goes on from its last epoch: {names}")
             for job in lost:
                 self._start(job)
+
+
+@contextmanager
+def _named(job: _Job):
+    """Note in an error which run it is of."""
+    try:
+        yield
+    except Exception as error:
+        # what add_note does, from Python 3.11 on
+        error.__notes__ = [*getattr(error, "__notes__", ()), f"in run {job.label} ({job.record.name})"]
+        raise
 
 
 def _warn(text: str) -> None:

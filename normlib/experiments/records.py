@@ -22,7 +22,9 @@ import os
 import platform
 import subprocess
 import tempfile
+from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -51,19 +53,49 @@ def config_id(config: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@cache
+def commit() -> str | None:
+    """The commit that this process runs, read once, since a long run may see others; None where git knows of none.
+
+    "-dirty" is appended where normlib's files differ from it. A run asks when it starts.
+    """
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=False)
+        return None if done.returncode else done.stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD")
+        if head is None or git("ls-files", "--error-unmatch", "--", __file__) is None:
+            return None  # no checkout, or another project's, in which normlib is installed
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    except OSError:  # no git
+        return None
+    return head + ("-dirty" if changed else "")
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
 def environment(device: str, started: datetime) -> dict:
     """Where and with what a run was made."""
-    here = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     grouped = distributed.is_available() and distributed.is_initialized()
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "processes": distributed.get_world_size() if grouped else 1,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "commit": git.stdout.strip() or None,
+        "commit": commit(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -95,12 +127,23 @@ def read(path: Path) -> dict:
     Raises:
         RecordError: the file is not a whole, current record.
     """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-    except ValueError as error:
-        raise RecordError(f"{path}: not JSON ({error})") from error
+    record = _parse(path)
     validate(record, path)
     return record
+
+
+def _parse(path: Path):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error})") from error
+
+
+def _is_of(record, profile: str | None) -> bool:
+    """Whether a record is of a profile, as far as it can tell; None: of any."""
+    config = record.get("config") if isinstance(record, dict) else None
+    told = config.get("profile") if isinstance(config, dict) else None
+    return profile is None or told is None or told == profile
 
 
 def set_aside(path: Path) -> Path:
@@ -167,15 +210,19 @@ def load(grid: str, profile: str | None = None, runs: Path = RUNS):
 
     Raises:
         FileNotFoundError: no record; the message says how to make them.
-        RecordError: a damaged or stale record.
+        RecordError: a damaged or stale record of the profile, or one too damaged to tell its profile.
     """
     import pandas
 
-    records = [read(path) for path in sorted((Path(runs) / grid).glob("*.json"))]
-    for record in records:
+    records = []
+    for path in sorted((Path(runs) / grid).glob("*.json")):
+        record = _parse(path)
+        if not _is_of(record, profile):
+            continue
+        validate(record, path)
         if record["grid"] != grid:
-            raise RecordError(f"{runs}/{grid}/{record['id']}.json: belongs to grid {record['grid']!r}")
-    records = [r for r in records if profile is None or r["config"]["profile"] == profile]
+            raise RecordError(f"{path}: belongs to grid {record['grid']!r}")
+        records.append(record)
     if not records:
         raise FileNotFoundError(
             f"no record of grid {grid!r}, profile {profile!r}, under {runs}; make them with: normlib run {grid}"

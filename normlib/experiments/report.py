@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..intervals import half_width
 from . import records
 from .grids import Grid
 from .jobs import record_path
@@ -18,7 +19,8 @@ class Summary:
     runs that did not diverge; diverged, those that did; mean, the mean final test accuracy over n, and half, the
     half-width of its 95 % Student interval (NaN below two runs); pairs, the seeds shared with the first method at the
     same labels of the other axes; difference, the mean of this method minus the first over those, and
-    difference_half. A method without statistics over the batch, run once for all m, has a row for each m.
+    difference_half. A method without statistics over the batch, run once for all virtual batch sizes, has a row for
+    each m; where the grid runs it at an m of its own (the batch size varies too), that row holds those runs alone.
     runs: the runs themselves, with the axes' labels, seed, final, diverged_at and the curves.
     missing: combinations without any record. others: records of configurations the grid does not have any more.
     """
@@ -34,12 +36,8 @@ class Summary:
 
 def interval(values) -> tuple[float, float]:
     """Mean and half-width of its 95 % Student interval; NaN where there are too few values."""
-    from scipy import stats
-
     n = len(values)
-    mean = float(np.mean(values)) if n else float("nan")
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return mean, half
+    return float(np.mean(values)) if n else float("nan"), float(half_width(values)) if n > 1 else float("nan")
 
 
 def summarize(grid: Grid, profile: str, runs: Path = records.RUNS) -> Summary:
@@ -57,12 +55,15 @@ def summarize(grid: Grid, profile: str, runs: Path = records.RUNS) -> Summary:
     held = {record_path(folder, c).stem: c for c in configs if record_path(folder, c).exists()}
     axes = [axis for axis in (grid.axes | grid.profiles[profile].get("axes", {})) if axis in configs[0]]
     sizes = list(dict.fromkeys(c["m"] for c in configs if c.get("m", "any") != "any")) or ["any"]
+    others = [axis for axis in axes if axis != "m"]
+    own = {(*(c[axis] for axis in others), c["m"]) for c in configs if "m" in c}  # a method's runs at this very m
     rows = []
     for name, config in held.items():
         record = records.read(folder / f"{name}.json")
         row = {axis: config[axis] for axis in axes} | {"seed": config["seed"]} | record["curves"]
         row |= {"final": record["final"], "diverged": record["diverged_at"] is not None}
-        rows += [row | {"m": m} for m in sizes] if config.get("m") == "any" else [row]
+        free = [m for m in sizes if (*(config[axis] for axis in others), m) not in own or m == "any"]
+        rows += [row | {"m": m} for m in free] if config.get("m") == "any" else [row]
     if not rows:
         raise FileNotFoundError(
             f"no record of grid {grid.name!r}, profile {profile!r}, as it is now, under {runs}; make them with: "

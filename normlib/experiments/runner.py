@@ -1,5 +1,7 @@
 """One run: from its configuration to its record, or to those of all the seeds that are trained together."""
 
+import difflib
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from pathlib import Path
@@ -49,6 +51,49 @@ class _WrittenOutBatchNorm(nn.Module):
 YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
 
 
+_MODELS = ("lenet5", "mlp", "three-block", "strided", "thin-resnet")
+_MODELS += ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")
+_DATASETS = {"digits": datasets.digits, "mnist": datasets.mnist}
+_CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
+_KEYS = ("profile", "seed", "together", "epochs", "steps", "batch_size", "virtual_batch_size", "method", "m")
+_KEYS += ("dataset", "size", "train_images", "test_images", "validation", "augment")
+_KEYS += ("model", "width", "depth", "strides", "stem_stride", "norm", "norm_options", "ramp_start")
+_KEYS += ("learning_rate", "decay_every", "momentum", "weight_decay")
+
+
+def choice(name: str, value: str, allowed: Iterable[str]) -> str:
+    """`value`, if it is one of `allowed`.
+
+    Raises:
+        ValueError: it is not; the message has the list, and the nearest of it.
+    """
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{hint}")
+
+
+def check(config: dict, axes: Iterable[str] = ()) -> None:
+    """Refuse a configuration with an entry that nothing reads.
+
+    Args:
+        config: of one run.
+        axes: names of its grid's axes, whose labels it has as well.
+
+    Raises:
+        ValueError: an unknown key, model or data set.
+    """
+    known = sorted({*_KEYS, *axes})
+    for key in config:
+        choice("configuration key", key, known)
+    if "model" in config:
+        choice("model", config["model"], _MODELS)
+    if "dataset" in config:
+        choice("dataset", config["dataset"], [*_DATASETS, *_CIFAR])
+
+
 def _norm_layer(config: dict):
     if config["norm"] in YARDSTICKS:
         return YARDSTICKS[config["norm"]]
@@ -63,13 +108,14 @@ def _norm_layer(config: dict):
 
 
 def _model(config: dict, data: datasets.Data) -> nn.Module:
-    kind, classes, norm_layer = config["model"], data.num_classes, _norm_layer(config)
+    kind, classes, norm_layer = choice("model", config["model"], _MODELS), data.num_classes, _norm_layer(config)
     small = {"in_channels": data.x_train.shape[1], "num_classes": classes, "norm_layer": norm_layer}
     small |= {"width": config["width"]} if "width" in config else {}
     if kind == "lenet5":
         model = models.LeNet5(classes, norm_layer)
     elif kind == "mlp":
-        model = models.MLP(data.x_train[0].numel(), depth=config.get("depth", 5), norm_layer=norm_layer)
+        given = {name: config[name] for name in ("width", "depth") if name in config}
+        model = models.MLP(data.x_train[0].numel(), **given, num_classes=classes, norm_layer=norm_layer)
     elif kind == "three-block":
         model = models.ThreeBlockCNN(**small)
     elif kind == "strided":
@@ -86,14 +132,11 @@ def _model(config: dict, data: datasets.Data) -> nn.Module:
     return model
 
 
-_DATASETS = {"digits": datasets.digits, "mnist": datasets.mnist}
-_CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
-
-
 @lru_cache(maxsize=2)
 def _data(
     dataset: str, size: int, train_images: int | None, test_images: int | None, validation: int | None
 ) -> datasets.Data:
+    choice("dataset", dataset, [*_DATASETS, *_CIFAR])
     data = _CIFAR[dataset]() if dataset in _CIFAR else _DATASETS[dataset](size=size)
     data = data.validation(validation) if validation else data
     return data.subset(train_images, test_images)
@@ -115,6 +158,7 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
     checkpoint and hooks (`on_epoch`) go to `training.train`.
     """
     started = datetime.now(timezone.utc)
+    records.commit()  # of the code that runs, whatever is committed meanwhile
     block = members(config)
     images = (config.get(key) for key in ("train_images", "test_images", "validation"))
     data = _data(config["dataset"], config["size"], *images)

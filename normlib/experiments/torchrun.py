@@ -24,11 +24,19 @@ def check(config: dict) -> None:
     """Refuse a run that so many processes would make with other statistics than one process does.
 
     Raises:
-        ValueError: a layer's m, the virtual batch size, does not divide a process's share of the batch.
+        ValueError: a layer whose running statistics enter training, since they are averaged over the processes only
+            after an epoch; a layer's m, the virtual batch size, does not divide a process's share of the batch.
     """
     processes = int(os.environ["WORLD_SIZE"])
     m = config.get("virtual_batch_size", config["batch_size"])
-    if config["norm"].removesuffix("+ws") in _PER_SAMPLE:
+    norm = config["norm"].removesuffix("+ws")
+    if norm in ("brn", "mbn") or (norm == "bcn" and config.get("norm_options", {}).get("estimate")):
+        raise ValueError(
+            "norm must be a layer that trains without running statistics (neither brn, mbn nor bcn with estimate), "
+            f"since each of {processes} processes would have its own, got {config['norm']!r}; "
+            "run this one without torchrun"
+        )
+    if norm in _PER_SAMPLE:
         m = 1
     if config["batch_size"] % (processes * m):
         raise ValueError(

@@ -1,14 +1,15 @@
 """Refusals shared by all layers: each names the argument, its value and what is allowed."""
 
 import math
+from numbers import Integral
 
 from torch import Tensor
 
 
 def positive_integer(name: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return value
+    return int(value)
 
 
 def positive_float(name: str, value) -> float:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from normlib import datasets
 from normlib.experiments import RecordError, RunWarning, WorkerError, jobs, load, locks, read, records, run, runner
 
 
@@ -235,6 +236,54 @@ def test_a_failing_run_stops_the_grid_and_keeps_what_is_done(tiny, tmp_path, her
     with pytest.raises(ArithmeticError, match="planted"):
         run(tiny, seeds=1, runs=tmp_path)
     assert [read(p)["config"]["method"] for p in (tmp_path / "tiny").iterdir()] == ["bn"]
+
+
+def test_an_error_says_which_run_it_is_of(tiny, tmp_path, here, monkeypatch):
+    def fail(*args, **hooks):
+        raise ArithmeticError("planted")
+
+    monkeypatch.setattr(runner, "execute", fail)
+    with pytest.raises(ArithmeticError) as raised:
+        run(tiny, seeds=1, only=["method=ln"], runs=tmp_path)
+    name = jobs.record_path(tmp_path, tiny.configs("short", 1)[1]).name
+    assert str(raised.value) == "planted"
+    assert raised.value.__notes__ == [f"in run ln any 0 ({name})"]
+
+
+def test_data_are_fetched_once_before_any_worker_starts(tiny, tmp_path, here, fake, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(datasets, "fetch", lambda name: fetched.append((name, len(fake))))
+    assert run(tiny, seeds=1, runs=tmp_path) == 2  # digits, which are always there
+    pictures = replace(tiny, name="pictures", profiles={"short": tiny.profiles["short"] | {"dataset": "mnist"}})
+    fake.clear()
+    assert run(pictures, seeds=1, workers=2, runs=tmp_path) == 2
+    assert run(pictures, seeds=1, workers=2, runs=tmp_path) == 0
+    assert fetched == [("mnist", 0)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"widht": 8}, "configuration key must be one of .*, got 'widht'; did you mean 'width'"),
+        ({"model": "lenet"}, "model must be one of .*, got 'lenet'; did you mean 'lenet5'"),
+        ({"dataset": "cifar11"}, "dataset must be one of .*, got 'cifar11'; did you mean 'cifar1"),
+    ],
+    ids=str,
+)
+def test_a_grid_with_an_entry_that_nothing_reads_is_refused(tiny, tmp_path, entry, message):
+    grid = replace(tiny, profiles={"short": tiny.profiles["short"] | entry})
+    with pytest.raises(ValueError, match=message):
+        run(grid, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_counts_neither_what_is_recorded_nor_what_is_taken_over(pairs, tmp_path, here, fake):
+    run(replace(pairs, name="other"), seeds=1, only=["method=bn"], runs=tmp_path)
+    configs = pairs.configs("short", 2)
+    absent = jobs.missing(configs, tmp_path / "tiny")
+    assert [(c["method"], c["seed"]) for c in absent] == [("ln", 0), ("ln", 1)]
+    assert [(c["method"], c["seed"]) for c in jobs.trainings(absent)] == [("ln", 0)]
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_a_full_disk_costs_nothing_that_was_kept(tiny, tmp_path, here, monkeypatch):

@@ -3,6 +3,10 @@
 import copy
 import json
 import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -182,6 +186,73 @@ def test_load_refuses_what_is_not_there_or_damaged(tmp_path):
     path.write_text("{")
     with pytest.raises(RecordError, match=path.name):
         load("tiny", runs=tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["stale", "damaged"])
+def test_load_does_not_mind_what_is_wrong_with_another_profile(tmp_path, harm):
+    records.write(make(), tmp_path)
+    path = records.write(make(profile="full"), tmp_path)
+    wrong = {"stale": {"results_version": 0}, "damaged": {"curves": None}}[harm]
+    path.write_text(json.dumps(make(profile="full") | wrong))
+    assert len(load("tiny", profile="short", runs=tmp_path)) == 1
+    for profile in ("full", None):
+        with pytest.raises(RecordError, match=path.name):
+            load("tiny", profile=profile, runs=tmp_path)
+
+
+# Where a run was made
+
+
+@pytest.fixture
+def fresh_commit():
+    records.commit.cache_clear()
+    yield
+    records.commit.cache_clear()
+
+
+def answering(monkeypatch, answers):
+    """git, as if; answers by its first argument, None for a failure."""
+    asked = []
+
+    def run(command, **options):
+        asked.append(command[1])
+        answer = answers[command[1]]
+        return subprocess.CompletedProcess(command, 128 if answer is None else 0, answer or "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "commit"),
+    [
+        ({"rev-parse": "abc\n", "ls-files": "records.py\n", "status": ""}, "abc"),
+        ({"rev-parse": "abc\n", "ls-files": "records.py\n", "status": " M training.py\n"}, "abc-dirty"),
+        ({"rev-parse": "abc\n", "ls-files": None}, None),  # installed in another project's folder
+        ({"rev-parse": None}, None),
+    ],
+)
+def test_the_commit_is_that_of_the_code_that_runs(monkeypatch, fresh_commit, answers, commit):
+    asked = answering(monkeypatch, answers)
+    assert records.commit() == commit
+    before = len(asked)
+    assert records.environment("cpu", datetime.now(timezone.utc))["commit"] == commit
+    assert len(asked) == before  # whatever has been committed since
+
+
+def test_without_git_there_is_no_commit(monkeypatch, fresh_commit, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert records.environment("cpu", datetime.now(timezone.utc))["commit"] is None
+
+
+def test_the_device_is_named_as_the_system_names_it(monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda *args, **options: "processor\t: 0\nmodel name\t: Abacus: 7\n")
+    assert records.environment("cpu", datetime.now(timezone.utc))["device"] == "Abacus: 7"
+    monkeypatch.setattr(Path, "read_text", lambda *args, **options: "processor\t: 0\n")
+    assert records.environment("cpu", datetime.now(timezone.utc))["device"] in (
+        platform.processor(),
+        platform.machine(),
+    )
 
 
 def test_there_are_committed_records():

@@ -123,3 +123,21 @@ def test_of_the_books_own_records():
         assert row["n"] == len(finals)
         assert row["mean"] == pytest.approx(mean)
         assert row["half"] == pytest.approx(half)
+
+
+def test_a_method_with_runs_of_its_own_at_an_m_is_not_counted_twice_there(tmp_path, make_record):
+    """Small m are the layer's alone, the largest is the batch: a per-sample method is run once for the former."""
+    sizes = {"2": {"virtual_batch_size": 2, "batch_size": 16}, "64": {"batch_size": 64}}
+    grid = Grid("both", "Which?", PAIR.axes | {"m": sizes}, {"p": {"epochs": 1}})
+    finals = {("bn", "2"): 0.1, ("bn", "64"): 0.2, ("gn", "any"): 0.3, ("gn", "64"): 0.4}
+    for config in grid.configs("p", 2):
+        if (config["method"], config["m"]) in finals:
+            final = finals[config["method"], config["m"]]
+            records.write(make_record("both", config, final), tmp_path)
+    table = summarize(grid, "p", tmp_path).table
+    assert [(r["method"], r["m"], r["n"], r["mean"]) for r in table.to_dict("records")] == [
+        ("bn", "2", 2, 0.1),
+        ("bn", "64", 2, 0.2),
+        ("gn", "2", 2, 0.3),
+        ("gn", "64", 2, 0.4),
+    ]

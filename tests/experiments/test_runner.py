@@ -1,5 +1,6 @@
 """One run: what a grid asks for can be built, and its record is determined by its configuration."""
 
+import dataclasses
 import json
 
 import pytest
@@ -50,11 +51,25 @@ def test_every_grid_has_distinct_runs_that_can_be_built(grid):
         assert len({records.config_id(c) for c in configs}) == len(configs)
         needed = {"model", "dataset", "size", "epochs", "batch_size", "learning_rate", "momentum", "norm", "seed"}
         for config in configs:
+            runner.check(config, grid.axes | grid.profiles[profile].get("axes", {}))
             assert needed <= set(config)
             json.dumps(config, allow_nan=False)
             with torch.device("meta"):  # shapes without numbers: ResNets by the hundred in seconds
                 model = runner._model(config, STAND_IN)
             assert isinstance(model, torch.nn.Module)
+
+
+def test_an_mlp_has_the_width_and_the_classes_asked_for():
+    config = TINY.configs("short", 1)[0] | {"model": "mlp", "width": 5, "depth": 1}
+    data = dataclasses.replace(STAND_IN, num_classes=3)
+    assert [tuple(p.shape) for p in runner._model(config, data).parameters() if p.dim() == 2] == [(5, 3072), (3, 5)]
+
+
+@pytest.mark.parametrize("entry", [{"model": "lenet"}, {"dataset": "digit"}], ids=str)
+def test_an_unknown_model_or_data_set_is_refused(entry):
+    ((key, value),) = entry.items()
+    with pytest.raises(ValueError, match=f"{key} must be one of .*, got '{value}'; did you mean "):
+        execute("tiny", TINY.configs("short", 1)[0] | entry)
 
 
 def test_the_same_configuration_gives_the_same_curves():

@@ -57,6 +57,21 @@ def test_a_run_that_needs_the_whole_batch_at_once_is_refused(tiny, monkeypatch):
         torchrun.check({k: v for k, v in bn.items() if k != "virtual_batch_size"})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"norm": "brn"}, {"norm": "mbn"}, {"norm": "bcn+ws", "norm_options": {"estimate": True}}],
+    ids=lambda wrong: wrong["norm"],
+)
+def test_a_layer_that_trains_with_running_statistics_is_refused(tiny, monkeypatch, wrong):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (bn, _) = tiny.configs("short", 1)
+    bn["virtual_batch_size"] = 5
+    torchrun.check(bn | {"norm": "bcn+ws"})
+    with pytest.raises(ValueError, match=r"norm must be .* got ") as refused:
+        torchrun.check(bn | wrong)
+    assert repr(wrong["norm"]) in str(refused.value)
+
+
 def test_outside_torchrun_nothing_is_launched(monkeypatch):
     assert not torchrun.launched()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")

@@ -1,0 +1,32 @@
+"""The table of `make bench`: what a partial run measures anew, and what it leaves."""
+
+import json
+
+from benchmarks import __main__ as bench
+from benchmarks.pairs import Row
+
+
+def test_a_partial_run_replaces_its_own_rows_and_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "TARGET", tmp_path / "bench.json")
+    first = bench._store([Row("a", 1.0), Row("b", 2.0, 1.0)], {}, 0.5, keep=False)
+    for row in first["rows"]:
+        row["date"] = "2001-01-01T00:00"
+    bench.TARGET.write_text(json.dumps(first))
+    partial = bench._store([Row("c", 3.0, low=2.0, high=4.0), Row("a", 9.0)], {}, None, keep=True)
+    assert [(row["what"], row["measured"]) for row in partial["rows"]] == [("a", 9.0), ("b", 2.0), ("c", 3.0)]
+    assert [row["date"] for row in partial["rows"]] == [partial["date"], "2001-01-01T00:00", partial["date"]]
+    whole = bench._store([Row("c", 4.0)], {}, None, keep=False)
+    assert [row["what"] for row in whole["rows"]] == ["c"]
+
+
+def test_the_readme_has_every_row_and_says_which_are_old():
+    row = {"what": "a", "measured": 1.0, "unit": "×", "goal": 0.5, "low": 0.5, "high": 1.5, "met": False}
+    result = {"device": "abacus", "cpus": 2, "torch": "2", "date": "2002-02-02T00:00", "load_before": None}
+    result["rows"] = [row | {"date": "2001-01-01T00:00"}, row | {"what": "b", "date": result["date"], "low": None}]
+    text = bench._with_table("Before\n<!-- bench -->\nold\n<!-- /bench -->\nAfter\n", result)
+    lines = text.splitlines()
+    assert (lines[0], lines[-2:]) == ("Before", ["<!-- /bench -->", "After"])
+    assert "| a | 1 × | 0.50 to 1.50 | ≤ 0.5, **missed** |" in lines
+    assert "| b | 1 × |  | ≤ 0.5, **missed** |" in lines
+    assert "1 rows are of earlier runs, the first on 2001-01-01." in text
+    assert "old" not in lines
