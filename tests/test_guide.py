@@ -22,7 +22,7 @@ def test_every_situation_has_an_answer_and_every_answer_a_situation():
     assert len(chosen) == 4 * 2 * 4 * 2 * 2 * 2
     assert {a.code for a in chosen} == {a.code for a in guide.ADVICE.values()}
     for situation, advice in zip(ALL, chosen, strict=True):
-        mixed = any("mixed precision" in sentence for sentence, *_ in advice.because)
+        mixed = any("autocast" in sentence for sentence, *_ in advice.because)
         assert mixed is (situation["precision"] == "mixed")
 
 
@@ -37,6 +37,8 @@ def test_the_rules():
     assert '"bn+ws")' in code(m="8-16", inference="fixed")
     assert '"in")' in code(task="style")
     assert '"ln")' in code(task="sequence", m="32")
+    assert '"ln")' in code(task="sequence", inference="fixed")
+    assert '"in")' not in code(task="style", inference="fixed")
     for m, frozen in (("2-4", True), ("8-16", False)):
         assert ("layer.eval()" in code(m=m, start="tuned")) is frozen
     with pytest.raises(ValueError, match="task must be one of classify, dense"):
@@ -100,6 +102,10 @@ def test_the_start_can_be_chosen_and_a_wrong_one_is_named():
 def test_in_words_it_lists_every_line():
     words = repr(guide.Guide())
     assert words.count("convert_norm(model, ") == len(guide.ADVICE)
+    assert all(advice.name in words for advice in guide.ADVICE.values())
+    for key, needed in (("brn", "def opening"), ("frozen", "layer.eval()")):
+        assert needed in guide.ADVICE[key].code
+        assert needed in words  # a line that does not stand alone is shown with the others
 
 
 def test_a_widget_answers_too():

@@ -142,6 +142,51 @@ def test_what_arithmetic_settles_is_reproduced(name):
     assert claims.judge(name).verdict == "reproduced"
 
 
+def test_no_verdict_depends_on_the_clock_or_on_a_part_that_cannot_come():
+    again = [claims.judge("003-3").parts for _ in range(2)]
+    assert again[0] == again[1]
+    assert {p.kind for p in again[0]} == {"recorded"}
+    assert claims.judge("BRN-3").verdict == "reproduced"
+
+
+def test_the_correction_of_003_4_says_what_its_lines_say():
+    found = {p.label: p for p in claims.judge("003-4").parts if p.kind == "recorded"}
+    resolved = {label.removesuffix(" − the others") for label, p in found.items() if p.estimate + p.half < 0}
+    assert resolved == {"momentum 0.9: 7 and 9", "rate 0.9: 6"}
+
+
+def test_validation_accuracy_alone_decides_002_1_and_settings_of_the_seed_002_2():
+    for name, kind in (("002-1", "validation"), ("002-2", "")):
+        counted = [p.label for p in claims.judge(name).parts if p.claimed != "none"]
+        assert counted
+        assert all(label.startswith(kind) and "ramp from 0" not in label for label in counted)
+
+
+def test_a_minor_drop_is_one_within_the_margin(monkeypatch, tmp_path, make_record):
+    monkeypatch.setattr(records, "RUNS", tmp_path)
+    last = {("mbn", "thin ResNet-20"): [0.298, 0.301, 0.3], ("mbn", "thin ResNet-8"): [0.3, 0.302, 0.301]}
+    for config in GRIDS["mbn-fig6b"].configs("cpu", 3):
+        finals = last.get((config["method"], config["network"]))
+        if finals:
+            records.write(make_record("mbn-fig6b", config, finals[config["seed"]]), tmp_path)
+    part = claims.judge("000-10").parts[1]
+    assert (part.n, part.answer) == (3, "supported")
+    assert part.estimate == pytest.approx(1 - 0.4 / 3)
+
+
+def test_own_rates_are_chosen_on_other_seeds(monkeypatch):
+    def read(grid, profile, *, method, m, rate):
+        return {
+            seed: {"0.0125": 90.0, "0.05": 80.0, "0.2": 10.0}[rate] + (seed > 4) * (rate == "0.05") * 15
+            for seed in range(10)
+        }
+
+    monkeypatch.setattr(claims, "read", read)
+    assert claims._own_rate("bn", 4) == dict.fromkeys(range(5, 10), 90.0)
+    monkeypatch.setattr(claims, "read", lambda *_, **__: {0: 90.0})
+    assert claims._own_rate("bn", 4) == {}
+
+
 @pytest.mark.parametrize("name", ["001-5", "001-6", "002-3", "004-7", "BRN-3", "GN-1"])
 def test_identities(name, monkeypatch, tmp_path):
     monkeypatch.setattr(records, "RUNS", tmp_path)
@@ -180,7 +225,7 @@ def test_records_decide_as_they_arrive(monkeypatch, tmp_path, make_record):
 def test_a_diverged_run_is_left_out_and_counted(monkeypatch, tmp_path, make_record):
     monkeypatch.setattr(records, "RUNS", tmp_path)
     recorded(tmp_path, make_record, {("mbn", "32"): [0.60, 0.61, None], ("bn", "32"): [0.60, 0.61, 0.62]})
-    level = claims.judge("000-4").parts[1]
+    level = claims.judge("000-4").parts[0]
     assert (level.n, level.left_out, level.estimate) == (2, 1, 0)
 
 
