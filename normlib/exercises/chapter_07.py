@@ -23,10 +23,12 @@ def lambda_and_tau(t, T, m, m0, tau0):
     return momentum_lambda(t, T, m, m0), inference_tau(m, m0, tau0)
 
 
-@exercise("matching_lambda", lambda: [(2, 32), (4, 32), (16, 32), (32, 32), (64, 32)])
-def matching_lambda(m, m0):
-    """The λ whose settled mean is as noisy as that of a batch of max(m, m₀): m(1 + λ)/(1 − λ) = m₀."""
-    return max(m0 - m, 0) / (m0 + m)
+@exercise("average_variance", lambda: [(4, 0.0, 5), (2, 0.5, 1), (4, 0.875, 20), (16, 0.5, 7)])
+def average_variance(m, lam, K):
+    """Variance of the average of K consecutive settled means: the mean of their K × K covariances."""
+    steps = torch.arange(K)
+    correlations = torch.tensor(lam, dtype=torch.float64) ** (steps[:, None] - steps).abs()
+    return float(correlations.mean()) * (1 - lam) / (1 + lam) / m
 
 
 @exercise(
