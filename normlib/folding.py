@@ -63,8 +63,8 @@ def fold(models: list[nn.Module]) -> Folded | None:
 
     Known are nn.Sequential (and subclasses that keep its `forward`), nn.Linear, nn.Conv2d, 2-d pooling, nn.Flatten of
     everything, elementwise activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. No
-    parameter may serve twice or be frozen, and no module may have hooks or parametrizations, which a model among others
-    would lose.
+    parameter may serve twice or be frozen, and no module may have parametrizations or hooks, which a model among others
+    would lose; but a normalization may be watched: its hooks, the first model's, see all models' channels side by side.
     """
     if not all(_is_plain(module) for model in models for module in model.modules()):
         return None
@@ -79,8 +79,13 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a module does what its class says, and learns all its parameters."""
-    hooked = any(getattr(module, hooks) for hooks in _HOOKS) or parametrize.is_parametrized(module)
-    return not hooked and all(p.requires_grad for p in module.parameters(recurse=False))
+    watched = isinstance(module, (*_NORMS, layers.LayerNorm, layers.InstanceNorm))
+    hooked = not watched and any(getattr(module, hooks) for hooks in _HOOKS)
+    return (
+        not hooked
+        and not parametrize.is_parametrized(module)
+        and all(p.requires_grad for p in module.parameters(recurse=False))
+    )
 
 
 def _fold(models: list[nn.Module]) -> nn.Module | None:

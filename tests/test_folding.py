@@ -122,6 +122,18 @@ def hooked_before(linear):
     linear.register_forward_pre_hook(lambda module, x: (2 * x[0],))
 
 
+def test_a_normalization_may_be_watched():
+    seen = []
+
+    def norm(channels):
+        layer = layers.BatchNorm(channels)
+        layer.register_forward_pre_hook(lambda layer, x: seen.append(x[0].shape))
+        return layer
+
+    fold([models.MLP(6, width=16, depth=1, norm_layer=norm) for _ in range(3)])(torch.randn(8, 3, 6))
+    assert seen == [(8, 48)]
+
+
 @pytest.mark.parametrize("change", [frozen, hooked, hooked_before, nn.utils.parametrizations.weight_norm])
 def test_what_folding_would_lose_is_not_folded(change):
     models = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)]
