@@ -6,7 +6,7 @@ from tools.notebooks import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels start from here
 
-RENDERED = ("text/html", "image/svg+xml")  # beside image/png and the widgets' views, which nbval skips by itself
+RENDERED = ("text/html", "text/markdown", "image/svg+xml")  # image/png and widgets' views nbval skips by itself
 
 
 def pytest_collectstart(collector):
