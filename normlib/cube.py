@@ -11,19 +11,15 @@ five small cubes on GitHub, in print and without scripts.
 """
 
 import base64
-import hashlib
 import html
-import json
-import os
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import style, svg
+from .interactive import Interactive, embedded, radio_buttons, range_input, unique_id
 
 METHODS = {
     "bn": "Batch Norm",
@@ -98,7 +94,7 @@ def index_set(
     return IndexSet(range(first, first + a), range(lowest, lowest + b), positions, N // a * (C // b))
 
 
-class AxisCube:
+class AxisCube(Interactive):
     """The cube, with a control for the method, for its m or G, and for the value whose set lights up.
 
     Args:
@@ -136,11 +132,7 @@ class AxisCube:
             if self.start[name] not in self.values[name]:
                 raise ValueError(f"{name} must be one of {self.values[name]}, got {self.start[name]!r}")
         self.at()  # names a wrong method
-        # All work that can fail happens here: IPython swallows what _repr_mimebundle_ raises.
-        self._static = {"text/plain": repr(self), "image/png": base64.b64encode(self._png()).decode()}
-        if "google.colab" not in sys.modules:  # which would prefer it to the widget
-            self._static["text/html"] = self._html()
-        self._widget = self.widget() if _kernel_wants_widgets() else None
+        self._prepare({"text/plain": repr(self), "image/png": base64.b64encode(self._png()).decode()})
 
     def at(self, **values) -> IndexSet:
         """The set at one setting of method, m, groups, sample and channel; what is left out stands at its start."""
@@ -195,20 +187,10 @@ class AxisCube:
         redraw()
         for control in (method, *sliders.values()):
             control.observe(redraw, names="value")
-        title = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        caption = [ipywidgets.HTML(f"<small>{html.escape(self.caption)}</small>")] if self.caption else []
-        return ipywidgets.VBox([title, method, *sliders.values(), drawing, *caption])
+        return self._framed(method, *sliders.values(), drawing)
 
     def __repr__(self):
         return f"AxisCube: {self.title}. {self.readout()}"
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = dict(self._static)
-        if self._widget is not None:
-            # Written out by hand: ipywidgets 7 has no _repr_mimebundle_ to ask.
-            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
-            bundle["application/vnd.jupyter.widget-view+json"] = view
-        return bundle
 
     # ---- what is drawn: polygons and lines in the drawing's units ------------------------------------------------
 
@@ -328,45 +310,28 @@ class AxisCube:
         }
 
     def _html(self) -> str:
-        # "<" only ever stands inside a JSON string, where the escape means the same and cannot close the script.
-        block = json.dumps(self._data(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        unique = "nl-" + hashlib.sha256((repr(self) + block).encode()).hexdigest()[:10]
+        block = embedded(self._data())
+        unique = unique_id(repr(self), block)
         text = html.escape
-        radios = "".join(
-            f'<label><input type="radio" name="{unique}-method" value="{i}" autocomplete="off"'
-            f"{' checked' if key == self.start['method'] else ''}> {text(name)}</label>"
-            for i, (key, name) in enumerate(METHODS.items())
-        )
-        sliders = {name: self._range_input(name, f"{unique}-{name}") for name in self.values}
-        caption = f"<figcaption>{text(self.caption)}</figcaption>" if self.caption else ""
+        methods = radio_buttons(f"{unique}-method", "method", METHODS, self.start["method"], "nl-methods")
+        sliders = {
+            name: range_input(f"{unique}-{name}", LABELS[name], list(map(str, v)), v.index(self.start[name]), name)
+            for name, v in self.values.items()
+        }
         stills = "".join(
             f"<div><p>{text(_still_title(key, self.start))}</p>{self._svg(method=key)}</div>" for key in METHODS
         )
         return (
-            f'<figure class="nl-cube mathjax_ignore tex2jax_ignore" id="{unique}">'
+            f'<figure class="nl-interactive nl-cube mathjax_ignore tex2jax_ignore" id="{unique}">'
             f'<p class="nl-title" id="{unique}-title">{text(self.title)}</p>'
             f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>'
-            f'<fieldset class="nl-methods"><legend>method</legend>{radios}</fieldset>'
-            f"{sliders['sample']}{sliders['channel']}"
+            f"{methods}{sliders['sample']}{sliders['channel']}"
             f'<div class="nl-option">{sliders["m"]}{sliders["groups"]}</div></div>'
             f'<div class="nl-live" hidden><div class="nl-drawing" role="img" aria-label="{text(self.alt)}">'
             f'{self._svg()}</div><p class="nl-readout" aria-live="polite">{text(self.readout())}</p></div>'
             f'<div class="nl-still" role="img" aria-label="{text(self.alt)} Five small cubes, one per method. '
-            f'{text(" ".join(self.readout(method=key) for key in METHODS))}">{stills}</div>{caption}'
+            f'{text(" ".join(self.readout(method=key) for key in METHODS))}">{stills}</div>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{block}</script></figure>'
-        )
-
-    def _range_input(self, name: str, unique: str) -> str:
-        """A slider in the Explorer's dress (explorer.css)."""
-        values, label = self.values[name], LABELS[name]
-        now = values.index(self.start[name])
-        ticks = "".join(f'<span style="--nl-at:{i / (len(values) - 1):.4g}">{v}</span>' for i, v in enumerate(values))
-        return (
-            f'<div class="nl-slider" data-name="{name}"><label for="{unique}">{label}</label> '
-            f'<output for="{unique}" aria-live="off">{values[now]}</output>'
-            f'<input type="range" id="{unique}" min="0" max="{len(values) - 1}" step="1" value="{now}" '
-            f'data-values="{" ".join(map(str, values))}" autocomplete="off" aria-valuetext="{label} {values[now]}">'
-            f'<div class="nl-ticks" aria-hidden="true">{ticks}</div></div>'
         )
 
     # ---- PNG ------------------------------------------------------------------------------------------------------
@@ -421,9 +386,3 @@ def _path(points) -> str:
 
 def _paths(lines) -> str:
     return "".join(map(_path, lines))
-
-
-def _kernel_wants_widgets() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel") and not os.environ.get("NORMLIB_STATIC") and bool(find_spec("ipywidgets"))

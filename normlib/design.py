@@ -11,13 +11,8 @@ print, on GitHub and without scripts, a table of the settings that have a name s
 """
 
 import base64
-import hashlib
 import html
-import json
-import os
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import product
 
 import matplotlib
@@ -25,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import style, svg
+from .interactive import Interactive, embedded, radio_buttons, unique_id
 
 SETS = {
     "channel": "one channel, the whole batch",
@@ -278,7 +274,7 @@ def _about_history(source, flow, virtual) -> tuple[str, str, str, str]:
     return "unnamed", "Not published, as far as we know", "", near
 
 
-class DesignSpace:
+class DesignSpace(Interactive):
     """The three choices as controls, the values that share a statistic, and a map of what is where.
 
     Args:
@@ -297,22 +293,10 @@ class DesignSpace:
     ):
         self.start, self.caption = {"sets": sets, "source": source, "flow": flow}, caption
         setting(sets, source, flow)
-        # All work that can fail happens here: IPython swallows what _repr_mimebundle_ raises.
-        self._static = {"text/plain": repr(self), "image/png": base64.b64encode(self._png()).decode()}
-        if "google.colab" not in sys.modules:  # which would prefer it to the widget
-            self._static["text/html"] = self._html()
-        self._widget = self.widget() if _kernel_wants_widgets() else None
+        self._prepare({"text/plain": repr(self), "image/png": base64.b64encode(self._png()).decode()})
 
     def __repr__(self):
         return f"DesignSpace: {self.title}. Shown first: {setting(**self.start).name}"
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = dict(self._static)
-        if self._widget is not None:
-            # Written out by hand: ipywidgets 7 has no _repr_mimebundle_ to ask.
-            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
-            bundle["application/vnd.jupyter.widget-view+json"] = view
-        return bundle
 
     def widget(self):
         """A new ipywidgets VBox: a row of buttons per choice over the drawing, the map and what the setting is."""
@@ -341,13 +325,11 @@ class DesignSpace:
         redraw()
         for control in controls.values():
             control.observe(redraw, names="value")
-        title = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
         rows = [
             ipywidgets.VBox([ipywidgets.HTML(html.escape(QUESTIONS[name])), control])
             for name, control in controls.items()
         ]
-        caption = [ipywidgets.HTML(f"<small>{html.escape(self.caption)}</small>")] if self.caption else []
-        return ipywidgets.VBox([title, ipywidgets.HBox(rows, layout={"flex_flow": "row wrap"}), shown, *caption])
+        return self._framed(ipywidgets.HBox(rows, layout={"flex_flow": "row wrap"}), shown)
 
     # ---- the built page ------------------------------------------------------------------------------------------
 
@@ -378,33 +360,24 @@ class DesignSpace:
         }
 
     def _html(self) -> str:
-        # "<" only ever stands inside a JSON string, where the escape means the same and cannot close the script.
-        block = json.dumps(self._data(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        unique = "nl-" + hashlib.sha256((repr(self) + block).encode()).hexdigest()[:10]
+        block = embedded(self._data())
+        unique = unique_id(repr(self), block)
         text = html.escape
         controls = "".join(
-            f"<fieldset><legend>{text(QUESTIONS[name])}</legend>"
-            + "".join(
-                f'<label><input type="radio" name="{unique}-{name}" value="{i}" autocomplete="off"'
-                f"{' checked' if key == self.start[name] else ''}> {text(label)}</label>"
-                for i, (key, label) in enumerate(CHOICES[name].items())
-            )
-            + "</fieldset>"
-            for name in CHOICES
+            radio_buttons(f"{unique}-{name}", QUESTIONS[name], CHOICES[name], self.start[name]) for name in CHOICES
         )
         now = setting(**self.start)
-        caption = f"<figcaption>{text(self.caption)}</figcaption>" if self.caption else ""
         return (
-            f'<figure class="nl-design mathjax_ignore tex2jax_ignore" id="{unique}">'
+            f'<figure class="nl-interactive nl-design mathjax_ignore tex2jax_ignore" id="{unique}">'
             f'<p class="nl-title" id="{unique}-title">{text(self.title)}</p>'
-            f'<div class="nl-choices" role="group" aria-labelledby="{unique}-title" hidden>{controls}</div>'
+            f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>{controls}</div>'
             f'<div class="nl-live" hidden><div class="nl-both"><div class="nl-drawing" role="img" '
             f'aria-label="{text(self.alt)} {text(SETS[self.start["sets"]])}">'
             f"{self._svg(self.start['sets'], self.start['source'])}</div>{_map(**self.start)}</div>"
             f'<div class="nl-readout" aria-live="polite"><p class="nl-name">{text(now.name)}</p>'
             f'<p class="nl-forward">{text(now.forward)}</p><p class="nl-backward">{text(now.backward)}</p>'
             f'<p class="nl-sentence">{text(now.sentence)}</p></div></div>'
-            f'<div class="nl-still">{_table()}</div>{caption}'
+            f'<div class="nl-still">{_table()}</div>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{block}</script></figure>'
         )
 
@@ -470,9 +443,3 @@ def _table() -> str:
         for key, name in named().items()
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _kernel_wants_widgets() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel") and not os.environ.get("NORMLIB_STATIC") and bool(find_spec("ipywidgets"))

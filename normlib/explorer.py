@@ -15,17 +15,13 @@ build sets it, because Sphinx would store every widget's state, with random ids,
 """
 
 import base64
-import hashlib
 import html
-import json
 import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import product
 from numbers import Real
 from pathlib import Path
@@ -39,11 +35,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from normlib import style, svg
+from . import style, svg
+from .interactive import STATIC, Interactive, embedded, range_input, unique_id
 
 MAX_POINTS = 5000  # grid points of one Explorer: more makes a page too heavy and a build too slow
 MAX_PANELS = 6  # small multiples in the still picture
-STATIC = Path(__file__).resolve().parents[1] / "chapters" / "_static"
 KINDS = ("area", "bars", "step", "line", "points")  # drawn in this order, the last on top
 SCALES = ("linear", "log")
 LINE_WIDTH = 2  # pixels, in the built page
@@ -80,7 +76,7 @@ class Slider:
     start: object = None
 
 
-class Explorer:
+class Explorer(Interactive):
     """Curves that follow sliders, with a kernel, without one, and on paper.
 
     compute: called with one keyword argument per slider; returns `{label: (x, y)}`, with the same labels in the same
@@ -130,12 +126,9 @@ class Explorer:
         self._fill_grid(compute, readout, dict(styles or {}))
         self.x_axis.fit(self._extent(0), padded="points" in self.styles.values())
         self.y_axis.fit(self._extent(1), padded=True, base=bool({"bars", "area"} & set(self.styles.values())))
-        # All work that can fail happens here: IPython swallows what _repr_mimebundle_ raises.
-        png, still = self._still()
-        self._static = {"text/plain": repr(self), "image/png": base64.b64encode(png).decode()}
-        if "google.colab" not in sys.modules and find_spec("altair") and find_spec("vl_convert"):
-            self._static["text/html"] = self._html(still)
-        self._widget = self.widget() if _kernel_wants_widgets() else None
+        png, self._still_svg = self._still()
+        pictures = {"text/plain": repr(self), "image/png": base64.b64encode(png).decode()}
+        self._prepare(pictures, needs=("altair", "vl_convert"))
 
     def at(self, **values) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The curves `{label: (x, y)}` at one grid point, exactly as every rendering shows them.
@@ -185,24 +178,11 @@ class Explorer:
         redraw()
         for slider in sliders:
             slider.observe(redraw, names="index")
-        title = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
-        caption = [ipywidgets.HTML(f"<small>{html.escape(self.caption)}</small>")] if self.caption else []
-        return ipywidgets.VBox([title, *sliders, drawing, readout, *caption])
+        return self._framed(*sliders, drawing, readout)
 
     def __repr__(self):
         sliders = "; ".join(f"{s.name} in {', '.join(s.texts)}" for s in self.sliders)
         return f"Explorer: {self.title} ({sliders})"
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        bundle = dict(self._static)
-        if self._widget is not None:
-            # Written out by hand: ipywidgets 7 has no _repr_mimebundle_ to ask.
-            bundle["application/vnd.jupyter.widget-view+json"] = {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self._widget.model_id,
-            }
-        return bundle
 
     # ---- the grid ------------------------------------------------------------------------------------------------
 
@@ -399,7 +379,7 @@ class Explorer:
             )
         return f'<div class="nl-legend">{"".join(keys)}</div>'
 
-    def _html(self, still_svg) -> str:
+    def _html(self) -> str:
         data = {
             "labels": self.labels,
             "kinds": [self.styles[label] for label in self.labels],
@@ -410,25 +390,23 @@ class Explorer:
             "alt": self.alt,
             "vega": self._vega(),
         }
-        # "<" only ever stands inside a JSON string, where the escape means the same and cannot close the script.
-        block = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        unique = hashlib.sha256((self.title + block).encode()).hexdigest()[:10]
+        block = embedded(data)
+        unique = unique_id(self.title, block)
         text = html.escape
-        controls = "".join(_range_input(s, f"nl-{unique}-{s.name}") for s in self.sliders)
-        still = svg.inline(still_svg, f"nl-{unique}-")
+        controls = "".join(range_input(f"{unique}-{s.name}", s.label, s.texts, s.start) for s in self.sliders)
+        still = svg.inline(self._still_svg, f"{unique}-")
         first = self.sliders[0]
         still_alt = text(f"{self.alt} Small multiples over {first.label}.")
         readout = f'<p class="nl-readout" aria-live="polite">{text(self.readout())}</p>' if self._readouts else ""
-        caption = f"<figcaption>{text(self.caption)}</figcaption>" if self.caption else ""
         return (
-            f'<figure class="nl-explorer mathjax_ignore tex2jax_ignore" id="nl-{unique}">'
-            f'<div class="nl-head"><p class="nl-title" id="nl-{unique}-title">{text(self.title)}</p>'
+            f'<figure class="nl-interactive nl-explorer mathjax_ignore tex2jax_ignore" id="{unique}">'
+            f'<div class="nl-head"><p class="nl-title" id="{unique}-title">{text(self.title)}</p>'
             '<button type="button" class="nl-reset" hidden disabled>Reset</button></div>'
-            f'<div class="nl-controls" role="group" aria-labelledby="nl-{unique}-title" hidden>{controls}</div>'
+            f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>{controls}</div>'
             f'<div class="nl-live" hidden>{self._legend()}<p class="nl-y-label">{text(self.y_label)}</p>'
             f'<div class="nl-chart" role="img" aria-label="{text(f"{self.alt} {self.readout()}".strip())}"></div>'
             f'<p class="nl-x-label">{text(self.x_label)}</p></div>{readout}'
-            f'<div class="nl-still" role="img" aria-label="{still_alt}">{still}</div>{caption}'
+            f'<div class="nl-still" role="img" aria-label="{still_alt}">{still}</div>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{block}</script></figure>'
         )
 
@@ -554,7 +532,7 @@ class _Axis:
 
 
 def write_assets(folder: str | os.PathLike) -> None:
-    """Writes vega.js, explorer.js and explorer.css, all that a page with Explorers loads, into `folder`.
+    """Writes vega.js, explorer.js and two style sheets, all that a page with Explorers loads, into `folder`.
 
     Vega is bundled from vl-convert's own copy; nothing is fetched. Load vega.js before explorer.js.
     """
@@ -567,7 +545,7 @@ def write_assets(folder: str | os.PathLike) -> None:
     bundle = vl_convert.javascript_bundle(f'import * as V from "{module}"; window.vega = V;')
     # The bundle declares one-letter globals: a function keeps them off the page.
     (folder / "vega.js").write_text(f"(function () {{\n{bundle}\n}})();\n", encoding="utf-8")
-    for name in ("explorer.js", "explorer.css"):
+    for name in ("explorer.js", "explorer.css", "interactive.css"):
         if (STATIC / name) != (folder / name).resolve():
             shutil.copyfile(STATIC / name, folder / name)
 
@@ -612,12 +590,6 @@ def _check_styles(styles, labels):
             raise ValueError(f"styles[{label!r}] must be one of {sorted(KINDS)}, got {kind!r}")
 
 
-def _kernel_wants_widgets() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel") and not os.environ.get("NORMLIB_STATIC") and bool(find_spec("ipywidgets"))
-
-
 def _pack(array) -> tuple[bytes, np.ndarray]:
     """Four significant digits of each number in 24 bits (15 for the digits, 9 for the exponent), and the rounded array.
 
@@ -652,22 +624,3 @@ def _number(value) -> str:
 
 def _edge(color) -> dict:
     return {"facecolor": color, "edgecolor": color, "linewidth": 0.8}
-
-
-def _range_input(slider, unique) -> str:
-    last = len(slider.texts) - 1
-    # Every value is labelled where the labels fit side by side on a phone (digits are 7 pixels wide), else the ends.
-    crowded = sum(7 * len(t) + 8 for t in slider.texts) > 320
-    ticks = ""
-    for i, text in enumerate(slider.texts):
-        wide = ' class="nl-wide"' if i in (0, last) and len(text) > 3 else ""  # would stick out past the track's end
-        shown = "" if crowded and 0 < i < last else html.escape(text)
-        ticks += f'<span{wide} style="--nl-at:{i / last:.4g}">{shown}</span>'
-    now = html.escape(slider.texts[slider.start])
-    label = html.escape(slider.label)
-    return (
-        f'<div class="nl-slider"><label for="{unique}">{label}</label> '
-        f'<output for="{unique}" aria-live="off">{now}</output>'
-        f'<input type="range" id="{unique}" min="0" max="{last}" step="1" value="{slider.start}" autocomplete="off" '
-        f'aria-valuetext="{label} {now}"><div class="nl-ticks" aria-hidden="true">{ticks}</div></div>'
-    )

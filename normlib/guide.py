@@ -8,14 +8,11 @@ same in two runtimes: ipywidgets with a kernel; native radio buttons in the buil
 answer is worked out when the book is built (chapters/_static/guide.js only looks it up).
 """
 
-import hashlib
 import html
-import json
-import os
-import sys
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from itertools import product
+
+from .interactive import Interactive, embedded, radio_buttons, unique_id
 
 QUESTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "m": ("Samples per device", {"1": "1", "2-4": "2 to 4", "8-16": "8 to 16", "32": "32 or more"}),
@@ -260,7 +257,7 @@ def situations():
         yield dict(zip(QUESTIONS, values, strict=True))
 
 
-class Guide:
+class Guide(Interactive):
     """The questions, and the answer to them.
 
     Args:
@@ -274,10 +271,7 @@ class Guide:
         self.caption = caption
         self.start = next(situations()) | {"m": "2-4"} | start
         advise(**self.start)  # names a wrong answer
-        self._static = {"text/plain": repr(self)}
-        if "google.colab" not in sys.modules:  # which would prefer it to the widget
-            self._static["text/html"] = self._html()
-        self._widget = self.widget() if _kernel_wants_widgets() else None
+        self._prepare({"text/plain": repr(self)})
 
     def widget(self):
         """A new ipywidgets VBox: a drop-down list per question over the answer."""
@@ -302,8 +296,7 @@ class Guide:
         redraw()
         for box in lists.values():
             box.observe(redraw, names="value")
-        caption = [ipywidgets.HTML(f"<small>{html.escape(self.caption)}</small>")] if self.caption else []
-        return ipywidgets.VBox([ipywidgets.HTML(f"<b>{self.title}</b>"), *lists.values(), answer, *caption])
+        return self._framed(*lists.values(), answer)
 
     def __repr__(self) -> str:
         lines = [f"{self.title} Without the figure, in words:"]
@@ -313,40 +306,26 @@ class Guide:
             lines += [f"    {line}" for line in (code if len(code) > 2 else code[1:])]
         return "\n".join(lines)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        bundle = dict(self._static)
-        if self._widget is not None:
-            # Written out by hand: ipywidgets 7 has no _repr_mimebundle_ to ask.
-            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
-            bundle["application/vnd.jupyter.widget-view+json"] = view
-        return bundle
-
     def _html(self) -> str:
         texts: dict[str, int] = {}
         chosen = [texts.setdefault(_answer(advise(**s), links=True), len(texts)) for s in situations()]
         sizes = [len(answers) for _, answers in QUESTIONS.values()]
-        data = json.dumps({"sizes": sizes, "chosen": chosen, "answers": list(texts)}, ensure_ascii=False)
-        data = data.replace("<", "\\u003c")  # cannot close the script, and means the same in a JSON string
-        unique = "nl-" + hashlib.sha256((self.title + repr(self.start) + data).encode()).hexdigest()[:10]
-        fields = ""
-        for name, (question, answers) in QUESTIONS.items():
-            radios = "".join(
-                f'<label><input type="radio" name="{unique}-{name}" value="{i}" autocomplete="off"'
-                f"{' checked' if key == self.start[name] else ''}> {html.escape(text)}</label>"
-                for i, (key, text) in enumerate(answers.items())
-            )
-            fields += f"<fieldset><legend>{html.escape(question)}</legend>{radios}</fieldset>"
+        data = embedded({"sizes": sizes, "chosen": chosen, "answers": list(texts)})
+        unique = unique_id(self.title, repr(self.start), data)
+        fields = "".join(
+            radio_buttons(f"{unique}-{name}", question, answers, self.start[name])
+            for name, (question, answers) in QUESTIONS.items()
+        )
         still = "".join(
             f"<dt>{html.escape(a.when)}</dt><dd>{html.escape(a.name)}<pre>{html.escape(a.code.strip())}</pre></dd>"
             for a in ADVICE.values()
         )
-        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return (
-            f'<figure class="nl-guide mathjax_ignore tex2jax_ignore" id="{unique}">'
+            f'<figure class="nl-interactive nl-guide mathjax_ignore tex2jax_ignore" id="{unique}">'
             f'<p class="nl-title" id="{unique}-title">{self.title}</p>'
             f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>{fields}</div>'
             f'<div class="nl-live" aria-live="polite" hidden>{_answer(advise(**self.start), links=True)}</div>'
-            f'<dl class="nl-still">{still}</dl>{caption}'
+            f'<dl class="nl-still">{still}</dl>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{data}</script></figure>'
         )
 
@@ -362,9 +341,3 @@ def _answer(advice: Advice, *, links: bool) -> str:
     # A list of code is focusable, so that it can be scrolled by keyboard where it is wider than the page.
     code = f'<pre tabindex="0">{html.escape(advice.code.strip())}</pre>'
     return f"<p><b>{html.escape(advice.name)}</b></p>{code}<ul>{reasons}{cautions}</ul>"
-
-
-def _kernel_wants_widgets() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel") and not os.environ.get("NORMLIB_STATIC") and bool(find_spec("ipywidgets"))

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,20 +161,6 @@ def test_bundle_without_a_kernel(explorer):
     assert bundle["text/html"].count("<script") == 1
 
 
-@pytest.mark.parametrize(("variable", "wanted"), [("", True), ("1", False)])
-def test_kernel_adds_a_widget_view_unless_the_build_forbids_it(monkeypatch, variable, wanted):
-    import IPython
-
-    monkeypatch.setenv("NORMLIB_STATIC", variable)
-    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
-    explorer = make()
-    view = explorer._repr_mimebundle_().get("application/vnd.jupyter.widget-view+json")
-    if wanted:
-        assert view == {"version_major": 2, "version_minor": 0, "model_id": explorer._widget.model_id}
-    else:
-        assert view is None
-
-
 def test_another_process_makes_the_same_bytes(explorer):
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); import test_explorer as here;"
@@ -250,7 +235,7 @@ def test_log_axes_take_ticks():
 def test_assets_are_complete_identical_and_self_contained(tmp_path):
     write_assets(tmp_path / "a")
     write_assets(tmp_path / "b")
-    names = ["explorer.css", "explorer.js", "vega.js"]
+    names = ["explorer.css", "explorer.js", "interactive.css", "vega.js"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

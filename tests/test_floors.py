@@ -11,6 +11,7 @@ PACKAGE = Path(normlib.__file__).parent
 FLOORS = {
     "style": 1,
     "svg": 1,
+    "interactive": 1,
     "intervals": 1,
     "layers": 1,
     "schedules": 1,

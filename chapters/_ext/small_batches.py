@@ -71,22 +71,20 @@ def drop_widget_state(app, env):
 
 
 def add_scripts(app, page, template, context, doctree):
-    """Vega is heavy: only a page with an Explorer loads it."""
+    """A page loads what its own figures need; Vega, which is heavy, only with an Explorer."""
     body = context.get("body", "")
-    if 'class="nl-cube' in body:
-        app.add_css_file("explorer.css")  # dresses the cube's sliders
-        app.add_css_file("cube.css")
-        app.add_js_file("cube.js", defer="defer")
-    if 'class="nl-design' in body:
-        app.add_css_file("design.css")
-        app.add_js_file("design.js", defer="defer")
-    if 'class="nl-guide' in body:
-        app.add_css_file("guide.css")
-        app.add_js_file("guide.js", defer="defer")
-    if 'class="nl-explorer' in body:
-        app.add_css_file("explorer.css")
+    kinds = [
+        kind
+        for kind in ("explorer", "cube", "design", "guide")
+        if f'class="nl-interactive nl-{kind} ' in body
+    ]
+    if kinds:
+        app.add_css_file("interactive.css")
+    if "explorer" in kinds:
         app.add_js_file("vega.js", defer="defer")
-        app.add_js_file("explorer.js", defer="defer")
+    for kind in kinds:
+        app.add_css_file(f"{kind}.css")
+        app.add_js_file(f"{kind}.js", defer="defer")
 
 
 def drop_preloads(app, error):

@@ -54,7 +54,7 @@
       ),
     );
     draw();
-    for (const part of figure.querySelectorAll(".nl-choices, .nl-live")) part.hidden = false;
+    for (const part of figure.querySelectorAll(".nl-controls, .nl-live")) part.hidden = false;
     figure.classList.add("nl-on");
   }
 

@@ -1,22 +1,11 @@
 """The axis cube in a page opened from disk: by mouse, by keyboard, without scripts, on any screen, in both themes."""
 
 import itertools
-import shutil
-from pathlib import Path
 
 import pytest
+from standalone import write_page
 
 from normlib.cube import LABELS, METHODS, OPTIONS, AxisCube
-
-STATIC = Path(__file__).resolve().parents[2] / "chapters" / "_static"
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A cube</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "light"</script>
-<link rel="stylesheet" href="_static/explorer.css"><link rel="stylesheet" href="_static/cube.css"><style>
-body {{ margin: 16px; font-family: sans-serif }}
-html[data-theme="light"] {{ --pst-color-text-base: #222832; background: #fff }}
-html[data-theme="dark"] {{ --pst-color-text-base: #ced6dd; background: #14181e }}
-</style><script src="_static/cube.js" defer></script></head><body>{}</body></html>"""
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +15,7 @@ def cube():
 
 @pytest.fixture(scope="module")
 def address(cube, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "_static").mkdir()
-    for name in ("explorer.css", "cube.css", "cube.js"):
-        shutil.copyfile(STATIC / name, folder / "_static" / name)
-    (folder / "index.html").write_text(PAGE.format(cube._repr_mimebundle_()["text/html"]), encoding="utf-8")
-    return (folder / "index.html").as_uri()
+    return write_page(tmp_path_factory.mktemp("page"), "cube", cube)
 
 
 @pytest.fixture

@@ -1,32 +1,16 @@
 """The design space in a page opened from disk: by mouse, by keyboard, without scripts, in both themes."""
 
 import itertools
-import shutil
-from pathlib import Path
 
 import pytest
+from standalone import write_page
 
 from normlib.design import CHOICES, FLOWS, SETS, SOURCES, DesignSpace, named, setting
-
-STATIC = Path(__file__).resolve().parents[2] / "chapters" / "_static"
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A design space</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "light"</script>
-<link rel="stylesheet" href="_static/design.css"><style>
-body {{ margin: 16px; font-family: sans-serif }}
-html[data-theme="light"] {{ --pst-color-text-base: #222832; background: #fff }}
-html[data-theme="dark"] {{ --pst-color-text-base: #ced6dd; background: #14181e }}
-</style><script src="_static/design.js" defer></script></head><body>{}</body></html>"""
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "_static").mkdir()
-    for name in ("design.css", "design.js"):
-        shutil.copyfile(STATIC / name, folder / "_static" / name)
-    (folder / "index.html").write_text(PAGE.format(DesignSpace()._repr_mimebundle_()["text/html"]), encoding="utf-8")
-    return (folder / "index.html").as_uri()
+    return write_page(tmp_path_factory.mktemp("page"), "design", DesignSpace())
 
 
 @pytest.fixture
@@ -122,7 +106,7 @@ def test_without_scripts_and_in_print_a_table_of_names_remains(browser, address,
     page.goto(address)
     assert page.locator(".nl-still").is_visible()
     assert page.locator(".nl-still tbody tr").count() == len(named())
-    assert not page.locator(".nl-choices").is_visible()
+    assert not page.locator(".nl-controls").is_visible()
     assert not page.locator(".nl-live").is_visible()
     context.close()
 

@@ -7,19 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from latency import measure_slider_latency
+from standalone import write_page
 
-from normlib.explorer import Explorer, Slider, write_assets
-
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Explorers</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<script>document.documentElement.dataset.theme = localStorage.getItem("theme") || "light"</script>
-<link rel="stylesheet" href="_static/explorer.css"><style>
-body {{ margin: 16px; font-family: sans-serif }}
-html[data-theme="light"] {{ --pst-color-text-base: #222832; background: #fff }}
-html[data-theme="dark"] {{ --pst-color-text-base: #ced6dd; background: #14181e }}
-[hidden] {{ display: none !important }}
-</style><script src="_static/vega.js"></script><script src="_static/explorer.js"></script></head>
-<body>{}</body></html>"""
+from normlib.explorer import Explorer, Slider
 
 DATA = """
 (figure) => {
@@ -78,11 +68,7 @@ def explorers():
 
 @pytest.fixture(scope="module")
 def address(explorers, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    write_assets(folder / "_static")
-    fragments = "".join(e._repr_mimebundle_()["text/html"] for e in explorers)
-    (folder / "index.html").write_text(PAGE.format(fragments), encoding="utf-8")
-    return (folder / "index.html").as_uri()
+    return write_page(tmp_path_factory.mktemp("page"), "explorer", *explorers)
 
 
 @pytest.fixture
@@ -234,7 +220,7 @@ def test_a_chart_that_cannot_start_leaves_the_still_picture(page_factory, addres
     source = Path(address.removeprefix("file://"))
     broken = tmp_path / "broken.html"
     static = (source.parent / "_static").as_uri()
-    text = source.read_text(encoding="utf-8").replace('<script src="_static/vega.js"></script>', "")
+    text = source.read_text(encoding="utf-8").replace('<script src="_static/vega.js" defer></script>', "")
     broken.write_text(text.replace("_static", static), encoding="utf-8")
     page = page_factory()
     page.goto(broken.as_uri())

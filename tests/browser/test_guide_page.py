@@ -1,0 +1,75 @@
+"""The decision guide in a page opened from disk: every answer, by keyboard, without scripts, on any screen."""
+
+import pytest
+from standalone import write_page
+
+from normlib.guide import ADVICE, QUESTIONS, Guide, advise, situations
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return write_page(tmp_path_factory.mktemp("page"), "guide", Guide())
+
+
+@pytest.fixture
+def open_page(page_factory, address):
+    def make(**options):
+        page = page_factory(**options)
+        page.goto(address)
+        page.wait_for_selector(".nl-guide.nl-on")
+        return page
+
+    return make
+
+
+def shown(page):
+    return page.locator(".nl-live b").text_content(), page.locator(".nl-live pre").text_content()
+
+
+def test_every_situation_shows_what_python_advises(open_page):
+    page = open_page()
+    for answers in situations():
+        for name, key in answers.items():
+            question, texts = QUESTIONS[name]
+            page.get_by_role("group", name=question).get_by_label(texts[key], exact=True).check()
+        advice = advise(**answers)
+        assert shown(page) == (advice.name, advice.code.strip())
+    assert page.problems == []
+
+
+def test_keyboard_changes_an_answer_and_it_is_announced(open_page):
+    page = open_page()
+    assert page.locator(".nl-live").get_attribute("aria-live") == "polite"
+    start = next(situations()) | {"m": "2-4"}
+    page.get_by_label(QUESTIONS["m"][1]["2-4"], exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert shown(page)[0] == advise(**start | {"m": "32"}).name
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 1280])
+def test_fits_the_screen(open_page, width):
+    page = open_page(width=width)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    for label in page.query_selector_all(".nl-guide label"):
+        box = label.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_without_scripts_and_in_print_all_advice_remains(browser, address, open_page):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator(".nl-still").is_visible()
+    assert page.locator(".nl-still dt").count() == len(ADVICE)
+    assert not page.locator(".nl-controls").is_visible()
+    assert not page.locator(".nl-live").is_visible()
+    context.close()
+
+    page = open_page()
+    assert not page.locator(".nl-still").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".nl-still").is_visible()
+    assert not page.locator(".nl-live").is_visible()
