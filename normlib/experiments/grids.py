@@ -156,7 +156,7 @@ ALL_METHODS = Grid(
         },
         # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step is the batch.
         "m": {str(m): {"batch_size": 32, "virtual_batch_size": m} for m in (1, 2, 4, 8, 16, 32)}
-        | {"256": {"batch_size": 256}},
+        | {str(m): {"batch_size": m} for m in (64, 128, 256)},
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
     },
     profiles={
