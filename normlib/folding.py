@@ -26,13 +26,15 @@ class _Linears(nn.Module):
 
     def __init__(self, models: list[nn.Linear]):
         super().__init__()
+        self.effective_weight = getattr(models[0], "effective_weight", None)
         self.weight = nn.Parameter(torch.stack([m.weight.detach().T for m in models]))  # (S, in, out)
         bias = None if models[0].bias is None else torch.stack([m.bias.detach()[None] for m in models])
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))  # (S, 1, out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.view(len(x), len(self.weight), -1).transpose(0, 1)
-        y = torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+        weight = self.weight if self.effective_weight is None else self.effective_weight(self.weight.mT).mT
+        y = torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
         return y.transpose(0, 1).flatten(1)
 
     def unfold(self, models: list[nn.Linear]) -> None:
@@ -62,9 +64,18 @@ def fold(models: list[nn.Module]) -> Folded | None:
     """The models as one, or None where one of their layers is not known to fold.
 
     Known are nn.Sequential (and subclasses that keep its `forward`), nn.Linear, nn.Conv2d, 2-d pooling, nn.Flatten of
-    everything, elementwise activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. No
-    parameter may serve twice or be frozen, and no module may have parametrizations or hooks, which a model among others
-    would lose; but a normalization may be watched: its hooks, the first model's, see all models' channels side by side.
+    everything, elementwise activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. A
+    class of one's own declares itself by `folds = True`, not inherited, if
+
+    - it acts on each channel alone, the channels of its tensors standing first, and two of its objects for as many
+      channels differ in tensors only; or
+    - it is an nn.Sequential, without tensors of its own, that does something to each value around its layers; or
+    - it is an nn.Linear that computes F.linear(x, self.effective_weight(self.weight), self.bias), where
+      `effective_weight` treats the last two dimensions of a tensor (…, out, in) as a weight.
+
+    No parameter may serve twice or be frozen, and no module may have parametrizations or hooks, which a model among
+    others would lose; but a normalization may be watched: its hooks, the first model's, see all models' channels side
+    by side.
     """
     if not all(_is_plain(module) for model in models for module in model.modules()):
         return None
@@ -90,20 +101,26 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _fold(models: list[nn.Module]) -> nn.Module | None:
     first = models[0]
-    if type(first).forward is nn.Sequential.forward:
+    kind = type(first)
+    declared = vars(kind).get("folds", False)
+    if kind.forward is nn.Sequential.forward or (declared and isinstance(first, nn.Sequential)):
         children = [_fold([m[i] for m in models]) for i in range(len(first))]
-        return None if None in children else nn.Sequential(*children)
-    if type(first) is nn.Linear:
+        if None in children:
+            return None
+        body = copy.copy(first)
+        body._modules = dict(zip(first._modules, children, strict=True))
+        return body
+    if kind is nn.Linear or (declared and isinstance(first, nn.Linear)):
         return _Linears(models)
-    if type(first) in _PLAIN or (type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)):
+    if kind in _PLAIN or (kind is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)):
         return copy.deepcopy(first)
-    if type(first) in (*_NORMS, *_CONVOLUTIONS, layers.LayerNorm, layers.InstanceNorm):
+    if declared or kind in (*_NORMS, *_CONVOLUTIONS, layers.LayerNorm, layers.InstanceNorm):
         return _widened(models)
     return None
 
 
-def _widened(models: list[nn.Module]) -> nn.Module:
-    """One layer of S times the channels and groups, its parameters and statistics joined."""
+def _widened(models: list[nn.Module]) -> nn.Module | None:
+    """One layer of S times the channels and groups, its parameters and statistics joined; None if a scalar differs."""
     wide = copy.deepcopy(models[0])
     for path, module in wide.named_modules():
         each = [m.get_submodule(path) for m in models]
@@ -113,8 +130,10 @@ def _widened(models: list[nn.Module]) -> nn.Module:
         for name, _ in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.cat([getattr(m, name).detach() for m in each])))
         for name, buffer in module.named_buffers(recurse=False):
-            if buffer.dim():  # the count of batches is everybody's
+            if buffer.dim():
                 setattr(module, name, torch.cat([getattr(m, name) for m in each]))
+            elif any(getattr(m, name) != buffer for m in each):  # the count of batches is everybody's
+                return None
     return wide
 
 

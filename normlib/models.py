@@ -47,6 +47,37 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(width if depth else in_features, num_classes))
 
 
+class Residual(nn.Sequential):
+    """x + f(x), where f is the layers in their order and keeps the shape."""
+
+    folds = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class ResidualMLP(nn.Sequential):
+    """Fully connected residual network: linear, `depth` blocks x + linear(ReLU(norm(x))), norm, ReLU, classifier.
+
+    The order within a block is He et al.'s (2016, arXiv 1603.05027). Arguments as for `MLP`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int = 64,
+        depth: int = 5,
+        num_classes: int = 10,
+        norm_layer: NormLayer | None = None,
+    ):
+        def ready() -> dict[str, nn.Module]:
+            return _norm(norm_layer, width) | {"activation": nn.ReLU()}
+
+        blocks = [Residual(OrderedDict(**ready(), linear=nn.Linear(width, width))) for _ in range(depth)]
+        start = [nn.Flatten(), nn.Linear(in_features, width)]
+        super().__init__(*start, *blocks, nn.Sequential(OrderedDict(ready())), nn.Linear(width, num_classes))
+
+
 class LeNet5(nn.Module):
     """LeNet-5 (LeCun et al., 1998) as seed 003 has it, for inputs of shape (N, 1, 32, 32).
 

@@ -23,8 +23,42 @@ NORMS = {
 }
 
 
+class Shifted(nn.Module):
+    """A layer of one's own that holds another, statistics and parameters included."""
+
+    folds = True
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+        self.shift = nn.Parameter(torch.rand(norm.num_features))
+        self.register_buffer("seen", torch.zeros(norm.num_features))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += x.detach().mean(0)
+        return self.norm(x) + self.shift
+
+
+class Centered(nn.Linear):
+    folds = True
+
+    def effective_weight(self, weight):
+        return weight - weight.mean(-1, keepdim=True)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.effective_weight(self.weight), self.bias)
+
+
+def own_layers(norm):
+    inside = nn.Identity() if norm is None else Shifted(norm(8))
+    return nn.Sequential(nn.Linear(6, 8), inside, nn.ReLU(), Centered(8, 3))
+
+
 NETS = {
     "MLP": ((6,), lambda norm: models.MLP(6, width=16, depth=2, num_classes=3, norm_layer=norm)),
+    "residual": ((6,), lambda norm: models.ResidualMLP(6, width=16, depth=2, num_classes=3, norm_layer=norm)),
+    "own layers": ((6,), own_layers),
     "CNN": ((2, 8, 8), lambda norm: models.StridedCNN(8, 2, 3, norm, strides=(1, 2))),
     "CNN+WS": (
         (2, 8, 8),
@@ -85,6 +119,22 @@ def test_a_model_that_breaks_leaves_the_others_alone():
     logits = fold(together)(x)
     assert logits[:, 0].isnan().all()
     torch.testing.assert_close(logits[:, 1], build("bn", 1)(x[:, 1]))
+
+
+def test_layers_of_ones_own_that_differ_in_a_scalar_are_not_folded():
+    nets = [nn.Sequential(nn.Linear(6, 4), layers.BatchNorm(4)) for _ in range(2)]
+    assert fold(nets) is not None
+    nets[1](torch.randn(4, 6))  # counts a batch
+    assert fold(nets) is None
+
+
+class SecondThoughts(Shifted):
+    """What its parent declared does not hold for it."""
+
+
+def test_the_declaration_is_not_inherited():
+    nets = [nn.Sequential(nn.Linear(6, 4), SecondThoughts(layers.BatchNorm(4))) for _ in range(2)]
+    assert fold(nets) is None
 
 
 class Odd(layers.BatchNorm):

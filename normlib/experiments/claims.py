@@ -41,8 +41,18 @@ SOURCES = {
     "papers": "Papers: Group Norm, Batch Renorm, Momentum Batch Norm",
 }
 
-STRIDED = "CIFAR-10 (20,000 images), seven strided convolutions of width 32, 8 epochs, statistics over m of 32 samples"
-STRIDED_PLAIN = STRIDED.replace("20,000 images", "10,000 images, none augmented")
+
+def _strided(grid: str) -> str:
+    """The scale of a grid on the strided network, from its own settings."""
+    used = GRIDS[grid].profiles["cpu"]
+    images = f"{used['train_images']:,} images" + ("" if used["augment"] else ", none augmented")
+    return (
+        f"CIFAR-10 ({images}), seven strided convolutions of width {used['width']}, {used['epochs']} epochs, "
+        f"statistics over m of {used['batch_size']} samples"
+    )
+
+
+STRIDED, STRIDED_PLAIN = _strided("ws-bcn"), _strided("mbn-fig4")
 PERCEPTRON = "digits, perceptron of five layers of 64 units"
 TUNED = "digits: chapter 08's network, each method at its own rate, chosen on other seeds"
 LENET = "MNIST, LeNet-5, batch 64"
@@ -397,8 +407,9 @@ def _own_rate(method, m):
 )
 def _():
     for dataset, name in _DATA.items():
-        gap = minus(_fig4(dataset, "bn", 32), _fig4(dataset, "mbn", 32))
-        yield _recorded(f"{name}, m = 32: BN − MBN", gap, ">=")
+        for m in (16, 32):
+            gap = minus(_fig4(dataset, "bn", m), _fig4(dataset, "mbn", m))
+            yield _recorded(f"{name}, m = {m}: BN − MBN", gap, ">=")
     for m in (16, 32):
         gap = minus(_own_rate("bn", m), _own_rate("mbn", m))
         yield _recorded(f"digits, m = {m}: BN − MBN", gap, ">=")
