@@ -75,7 +75,7 @@ def add_scripts(app, page, template, context, doctree):
     body = context.get("body", "")
     kinds = [
         kind
-        for kind in ("explorer", "cube", "design", "guide")
+        for kind in ("explorer", "cube", "design", "guide", "quiz")
         if f'class="nl-interactive nl-{kind} ' in body
     ]
     if kinds:
@@ -87,15 +87,31 @@ def add_scripts(app, page, template, context, doctree):
         app.add_js_file(f"{kind}.js", defer="defer")
 
 
-def drop_preloads(app, error):
-    """The theme preloads its icon fonts in a mode that browsers refuse for files on disk, an error on every page."""
+# What the theme leaves wrong in every page, and what stands there instead.
+MENDS = (
+    # Icon fonts preloaded in a mode that browsers refuse for files on disk, an error on every page.
+    (r'<link rel="preload" as="font"[^>]*>\s*', ""),
+    # Logo and search stand outside every landmark, where a screen reader that goes by landmarks misses them.
+    (
+        r'<div class="bd-sidebar-primary bd-sidebar( [^"]*)?">',
+        r'<div class="bd-sidebar-primary bd-sidebar\1" role="complementary" aria-label="Book">',
+    ),
+    # A role that went out of use, inside a list that wants list items.
+    (
+        r'(<div class="citation"[^>]*) role="doc-biblioentry"',
+        r'\1 role="listitem"',
+    ),
+)
+
+
+def mend_pages(app, error):
+    """Applies MENDS to the pages written."""
     if error is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
-            page.write_text(
-                re.sub(r'<link rel="preload" as="font"[^>]*>\s*', "", text),
-                encoding="utf-8",
-            )
+            for wrong, right in MENDS:
+                text = re.sub(wrong, right, text)
+            page.write_text(text, encoding="utf-8")
 
 
 def setup(app):
@@ -105,5 +121,5 @@ def setup(app):
     app.connect("env-updated", drop_widget_state)
     app.connect("doctree-resolved", fill_tables)
     app.connect("html-page-context", add_scripts)
-    app.connect("build-finished", drop_preloads)
+    app.connect("build-finished", mend_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
