@@ -28,6 +28,8 @@ FLOORS = {
     "cube": 5,
     "design": 5,
     "guide": 5,
+    "questions": 1,
+    "quiz": 5,
     "exercises": 5,
     "cli": 6,
 }

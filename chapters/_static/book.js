@@ -2,3 +2,21 @@
 if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
+
+/* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. The theme sees to code and
+   MathJax to formulas. */
+(function () {
+  "use strict";
+
+  function reachable() {
+    const boxes = ".bd-article :is(table, .pst-scrollable-table-container, .output.text_html)";
+    for (const box of document.querySelectorAll(boxes)) {
+      const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto";
+      if (scrolls) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  }
+
+  addEventListener("load", reachable);
+  addEventListener("resize", reachable);
+})();
