@@ -6,20 +6,22 @@ BIN := $(VENV)/bin
 # The stamp carries the version of Python: another PYTHON makes another environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 STAMP := $(VENV)/.installed-$(VERSION)
+COLAB := .venv-colab
+COLAB_STAMP := $(COLAB)/.installed-$(VERSION)
 HTML := _build/html/index.html
 SOURCES := normlib tests tools chapters $(wildcard benchmarks conftest.py)
 
 # Outputs that repeat: no progress bar, no widget with a random id, and one thread a process, the nets being small.
-book notebooks test: export NORMLIB_PROGRESS = 0
-book notebooks test: export NORMLIB_STATIC = 1
-book notebooks test: export OMP_NUM_THREADS = 1
+book notebooks published test: export NORMLIB_PROGRESS = 0
+book notebooks published test: export NORMLIB_STATIC = 1
+book notebooks published test: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint serve figures lab bench notebooks requirements clean python
+.PHONY: help book test lint serve figures lab bench notebooks published test-colab requirements clean python
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 python:
 	@case "$(VERSION)" in 3.10|3.11|3.12|3.13) ;; *) \
@@ -45,6 +47,21 @@ lint: $(STAMP) ## ruff: rules and layout, notebooks included
 
 test: lint book ## every check: lint, package, notebooks, the built book
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 tests chapters
+
+published: book ## the executed notebooks for Colab and GitHub, into _build/published/chapters
+	@$(BIN)/python -m tools.publish
+
+# Colab's versions before those of .venv on the path: what both have alike, such as torch, is installed once.
+$(COLAB_STAMP): requirements-colab.txt $(STAMP)
+	rm -rf $(COLAB)
+	$(PYTHON) -m venv $(COLAB)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(COLAB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/book.pth
+	$(COLAB)/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-colab.txt
+	touch $@
+
+test-colab: $(COLAB_STAMP) published ## run the published notebooks with Colab's versions, and move their sliders
+	$(COLAB)/bin/python -m tools.colab
 
 serve: $(HTML) ## serve the built book (PORT=8000)
 	@echo "http://localhost:$(PORT)/"

@@ -48,7 +48,7 @@
   }
 
   function startAll() {
-    for (const figure of document.querySelectorAll(".nl-cube")) {
+    for (const figure of document.querySelectorAll(".nl-cube:not(.nl-on)")) {
       try {
         start(figure);
       } catch (error) {

@@ -59,7 +59,7 @@
   }
 
   function startAll() {
-    for (const figure of document.querySelectorAll(".nl-design")) {
+    for (const figure of document.querySelectorAll(".nl-design:not(.nl-on)")) {
       try {
         start(figure);
       } catch (error) {

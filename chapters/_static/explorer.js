@@ -101,7 +101,7 @@
   }
 
   function startAll() {
-    for (const figure of document.querySelectorAll(".nl-explorer")) {
+    for (const figure of document.querySelectorAll(".nl-explorer:not(.nl-on)")) {
       try {
         start(figure);
       } catch (error) {

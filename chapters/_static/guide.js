@@ -28,7 +28,7 @@
   }
 
   function startAll() {
-    for (const figure of document.querySelectorAll(".nl-guide")) {
+    for (const figure of document.querySelectorAll(".nl-guide:not(.nl-on)")) {
       try {
         start(figure);
       } catch (error) {

@@ -1,0 +1,408 @@
+"""Notebooks as they are published: no MyST in them, outputs that every front end shows, a first cell that works."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import nbformat
+import pytest
+import vl_convert
+
+from normlib import plots
+from normlib.cube import AxisCube
+from normlib.design import DesignSpace
+from normlib.explorer import Explorer
+from normlib.guide import Guide
+from tools import publish
+from tools.plain import NOT_PUBLISHED, Book, Converter, PublishError
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+# What only Sphinx reads: the tokens of MyST-Parser, and text that looks like a piece of MyST.
+MYST = {"myst_target", "myst_role", "myst_line_comment", "colon_fence", "math_block_label", "amsmath", "dl_open"}
+MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block"}
+LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^", re.M)
+
+
+@pytest.fixture(scope="module")
+def book():
+    return Book()
+
+
+PAGES = [page for page in Book().pages.values() if page.name not in NOT_PUBLISHED]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
+
+
+def converted(book, page):
+    convert = Converter(book, page)
+    for number, cell in enumerate(book.cells(page), start=1):
+        if cell.cell_type == "markdown":
+            where = f"{page.file}, cell {number}"
+            yield where, cell.source, convert(cell.source, where)
+
+
+@each_page
+def test_nothing_that_only_sphinx_reads_is_left(book, page):
+    for where, _, text in converted(book, page):
+        tokens = list(book.parser.parse(text))
+        kinds = {t.type for token in tokens for t in (token, *(token.children or []))}
+        assert not kinds & MYST, f"{where}: {kinds & MYST}"
+        prose = "\n".join(t.content for t in tokens if t.type == "inline" and "`" not in t.content)
+        assert not LOOKS_RAW.search(prose), f"{where}: {LOOKS_RAW.search(prose)[0]!r}"
+
+
+@each_page
+def test_every_formula_and_heading_survives(book, page):
+    def parts(text):
+        found = [t for token in book.blocks(text) for t in (token, *(token.children or []))]
+        maths = {" ".join(t.content.split()) for t in found if t.type.startswith("math_") and t.content}
+        return maths, [t.content for t, before in zip(found[1:], found, strict=False) if before.type == "heading_open"]
+
+    for where, source, text in converted(book, page):
+        (before, headings), (after, kept) = parts(source), parts(text)
+        after = {re.sub(r" \\tag\{[\d.]+\}$", "", formula) for formula in after}
+        lost = {formula for formula in before if formula not in after and formula not in text}
+        assert not lost, f"{where}: {lost}"
+        assert [h for h in kept if "{" not in h] == [h for h in headings if "{" not in h], where
+
+
+def test_equations_have_the_numbers_of_the_built_pages(book):
+    if not HTML.exists():
+        pytest.skip("no book: run `make book`")
+    shown = {}
+    for path in HTML.glob("chapters/*.html"):
+        pattern = r'id="equation-([\w-]+)">\s*<span class="eqno">\(([\d.]+)\)'
+        shown |= dict(re.findall(pattern, path.read_text(encoding="utf-8")))
+    assert {label.lower(): number for label, (_, number) in book.equations.items()} == shown
+
+
+# ---- one piece of MyST at a time -------------------------------------------------------------------------------------
+
+SAMPLE = {
+    "_config.yml": "parse: {myst_enable_extensions: [amsmath, colon_fence, deflist, dollarmath, substitution]}\n"
+    "bibtex_bibfiles: [refs.bib]\n",
+    "_toc.yml": "root: one\nparts:\n- numbered: true\n  chapters:\n  - file: two\n  - file: three\n",
+    "refs.bib": "@article{noether1918, author={Noether, Emmy}, title={Invariants}, journal={Nachr.}, "
+    'year={1918}, url={https://example.org/n}}\n@book{abc, author={A, A. and B, B. and M{\\"u}ller, C.}, '
+    "title={T}, publisher={P}, year={2000}}\n",
+    "one.md": "# One\n\n(place)=\n## There\n\n"
+    ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n:::",
+    "two.md": "# Two\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
+    "three.md": "# Three\n\n$$\nz\n$$ (eq-z)",
+}
+
+
+@pytest.fixture
+def sample(tmp_path):
+    for name, text in SAMPLE.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return Book(tmp_path)
+
+
+@pytest.fixture
+def convert(sample):
+    return lambda text, page="two": Converter(sample, sample.pages[page])(text, f"{page}.md, cell 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{eq}`eq-y` and {eq}`eq-z`", "(1.2) and [(2.1)](three.ipynb)"),
+        ("as {cite}`noether1918` says", "as ([Noether, 1918](https://example.org/n)) says"),
+        ("({cite}`abc`, p. 3)", "(A et al., 2000, p. 3)"),
+        (
+            "- {cite}`abc` and {cite}`noether1918`: why",
+            "- A et al., 2000 and [Noether, 1918](https://example.org/n): why",
+        ),
+        ("{cite}`abc,\nnoether1918`", "(A et al., 2000; [Noether, 1918](https://example.org/n))"),
+        ("{doc}`three`, {ref}`here <place>`", "[Three](three.ipynb), [here](one.ipynb#place)"),
+        ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb), [the mean](one.ipynb)"),
+        (
+            "[a](three.md), [b](#place), [c](https://x.org)",
+            "[a](three.ipynb), [b](one.ipynb#place), [c](https://x.org)",
+        ),
+        ("`{eq}` and ``{cite}`x` `` in $\\{a\\}`b`$", "`{eq}` and ``{cite}`x` `` in $\\{a\\}`b`$"),
+        ("$a<b$, $a < b$, $$c<d$$", "$a\\lt b$, $a < b$, $$c\\lt d$$"),
+        ("$$\nx<y\n$$ (eq-x)", "$$\nx\\lt y\n\\tag{1.1}\n$$"),
+        (":::{admonition} The *title*\na $x\n+y$\n\n- b\n:::", "> **The *title***\n>\n> a $x +y$\n>\n> - b"),
+        ("```{tip}\nDo.\n```", "> **Tip**\n>\n> Do."),
+        (
+            ":::{dropdown} Why `x` < y?\n:open:\nSee {eq}`eq-x`.\n:::",
+            "<details>\n<summary>Why <code>x</code> &lt; y?</summary>\n\nSee (1.1).\n\n</details>",
+        ),
+        (
+            "::::{exercise} E\n:::{solution} S\nx\n:::\n::::",
+            "**Exercise: E**\n\n<details>\n<summary>S</summary>\n\nx\n\n</details>",
+        ),
+        ("- a\n\n  :::{note}\n  b\n  :::\n- c", "- a\n\n  > **Note**\n  >\n  > b\n- c"),
+        (
+            "a[^n] b[^m] c[^n]\n\n[^m]: M\n\n[^n]: N",
+            "a<sup>1</sup> b<sup>2</sup> c<sup>1</sup>\n\n<sup>2</sup> M\n\n<sup>1</sup> N",
+        ),
+        ("```python\n{eq}`x` # (a)=\n```", "```python\n{eq}`x` # (a)=\n```"),
+        ("a\n% remark\n\nb", "a\n\nb"),
+        ("(spot)=\n# H", '<a name="spot"></a>\n\n# H'),
+        ("| a |\n|---|\n| {eq}`eq-x` |", "| a |\n|---|\n| (1.1) |"),
+    ],
+)
+def test_a_piece_of_myst_becomes_plain(convert, text, expected):
+    assert convert(text) == expected
+
+
+def test_a_glossary_becomes_a_list(convert):
+    text = SAMPLE["one.md"].partition("## There\n\n")[2]
+    assert convert(text, "one") == "- **batch, lot**: What is\naveraged.\n- **mean**: A sum."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{cite}`nobody2000`", "two.md, cell 1: citation of 'nobody2000', which has no entry; add it"),
+        ("```{mermaid}\nx\n```", r"two.md, cell 1: directive \{mermaid\} has no form .*; write it otherwise"),
+        ("{kbd}`x`", r"two.md, cell 1: role \{kbd\}`x` has no form .*; write it otherwise"),
+        ("{eq}`eq-none`", "two.md, cell 1: equation 'eq-none' does not exist; mend"),
+        ("{term}`none`", "two.md, cell 1: term 'none' is in no glossary; add it"),
+        ("[x](four.md)", "two.md, cell 1: link to 'four.md', which is not published; name"),
+        ("[x](#nowhere)", "two.md, cell 1: link to #nowhere, which no label defines; put"),
+        ("![x](a.png)", "two.md, cell 1: picture 'a.png' .*; draw it"),
+        ("\\begin{align}\nx\n\\end{align}", "two.md, cell 1: an environment outside .*; put it"),
+        ("a\n: b", "two.md, cell 1: dl_open .*; write it out, or as a list"),
+        ("{{ x }}", "two.md, cell 1: substitution.*; write it out"),
+    ],
+)
+def test_what_has_no_plain_form_is_named(convert, text, message):
+    with pytest.raises(PublishError, match=message):
+        convert(text)
+
+
+def test_a_corrupted_notebook_is_named(tmp_path):
+    for name, text in SAMPLE.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "two.ipynb").write_text('{"cells": [')
+    with pytest.raises(PublishError, match=r"two\.ipynb: not a notebook .*restore it"):
+        Book(tmp_path)
+
+
+def test_a_label_defined_twice_is_named(tmp_path):
+    for name, text in SAMPLE.items():
+        (tmp_path / name).write_text(text.replace("eq-z", "eq-x"), encoding="utf-8")
+    with pytest.raises(PublishError, match=r"three\.md: label 'eq-x' is defined twice"):
+        Book(tmp_path)
+
+
+# ---- outputs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    line = lambda m: {"a": ([0.0, 1.0], [0.0, float(m)])}  # noqa: E731
+    texts = {"title": "A </script> line", "x_label": "x", "y_label": "y", "alt": "A line that turns."}
+    return Explorer(line, sliders={"m": [1, 2, 4]}, **texts)
+
+
+def bundle(figure):
+    """The outputs as a kernel would send them, pictures as text."""
+    data = figure._repr_mimebundle_()
+    if isinstance(data.get("image/png"), bytes):
+        data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    return nbformat.v4.new_output("execute_result", data=data, execution_count=7)
+
+
+def published(book, page, *outputs, source="figure", tags=()):
+    metadata = {"tags": list(tags)} if tags else {}
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\n\nAs {cite}`ioffe2015batch` say.", id="a"),
+        nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=7, metadata=metadata, id="b"),
+    ]
+    return publish.publish(page, nbformat.v4.new_notebook(cells=cells), book, "https://github.com/o/r")
+
+
+def test_a_notebook_opens_with_the_setup_cell_and_closes_with_its_references(book):
+    notebook = published(book, PAGES[2], tags=["hide-input"])
+    setup, title, code, references = notebook.cells
+    assert setup.metadata.tags == ["setup"]
+    assert "https://github.com/o/r" in setup.source
+    assert "ADDRESS" not in setup.source
+    link = f"https://colab.research.google.com/github/o/r/blob/published/chapters/{PAGES[2].file}"
+    assert title.source.startswith(f"# Title\n\n[Open this notebook in Colab]({link})\n")
+    assert code.metadata == {"tags": ["hide-input"], "cellView": "form", "jupyter": {"source_hidden": True}}
+    assert references.source.startswith("## References\n\n- Sergey Ioffe and Christian Szegedy. Batch normalization")
+    assert "metadata" in notebook
+    assert "widgets" not in notebook.metadata
+
+
+def test_a_picture_is_stored_as_png_with_its_text_and_caption(book):
+    ax = plots.panels()
+    ax.plot([0, 1], [0, 1])
+    ax.set(xlabel="x", ylabel="y")
+    notebook = published(book, PAGES[1], bundle(plots.show(ax, alt="A line & more", caption="Five seeds.")))
+    picture, caption = notebook.cells[2].outputs
+    assert set(picture.data) == {"image/png", "text/plain"}
+    assert picture.metadata["image/png"]["alt"] == "A line & more"
+    assert caption.data["text/markdown"] == "*Five seeds.*"
+
+
+@pytest.mark.parametrize("kind", ["explorer", "cube", "guide", "design"])
+def test_an_interactive_figure_carries_its_script_and_a_still_picture(book, explorer, kind):
+    make = {"explorer": lambda: explorer, "cube": AxisCube, "guide": Guide, "design": DesignSpace}[kind]
+    (output,) = published(book, PAGES[1], bundle(make())).cells[2].outputs
+    markup = output.data["text/html"]
+    visible, _, script = markup.partition("<script>")
+    assert "<input" not in visible  # a front end that drops scripts shows no dead controls
+    assert ("<img src=" in visible) == ("image/png" in output.data)
+    assert "alt=" in visible or "<dt>" in visible
+    assert script.count("</script>") == 1
+    values = json.loads(re.search(r"^\}\)\((\{.*\}), function \(\) \{$", script, re.M)[1])
+    assert values["vega"] == publish.VEGA
+    assert "nl-interactive" in values["figure"]
+    assert not re.search(r'href=\\?"[\w-]+\.html', values["figure"])
+    # Nothing is asked of the network but Vega.
+    assert set(re.findall(r"https?://[\w./@-]+", script)) <= {publish.VEGA["address"], "http://www.w3.org/2000/svg"}
+
+
+def test_vega_is_the_version_that_charts_are_compiled_for():
+    assert vl_convert.get_vega_version() == publish.VEGA_VERSION, "set VEGA_VERSION and the hash in tools/publish.py"
+    assert re.fullmatch(r"sha384-[A-Za-z0-9+/]{64}", publish.VEGA["integrity"])
+
+
+def test_links_in_a_cells_markdown_lead_to_notebooks(book):
+    data = {"text/markdown": "[x](03_noise_and_batch_size.ipynb), {eq}`bn-forward`", "text/plain": "x"}
+    output = nbformat.v4.new_output("display_data", data=data)
+    (output,) = published(book, PAGES[2], output).cells[2].outputs
+    assert output.data["text/markdown"] == "[x](03_noise_and_batch_size.ipynb), (2.1)"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        nbformat.v4.new_output("error", ename="E", evalue="e", traceback=[]),
+        nbformat.v4.new_output("stream", name="stderr", text="oh"),
+    ],
+    ids=["error", "stderr"],
+)
+def test_an_error_is_not_published(book, output):
+    with pytest.raises(PublishError, match=r"cell 2 \('figure'\): an error or stderr .*run `make book`"):
+        published(book, PAGES[1], output)
+
+
+# ---- the first cell --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path):
+    folder = tmp_path / "origin"
+    (folder / "normlib" / "layers").mkdir(parents=True)
+    (folder / "normlib" / "__init__.py").write_text("")
+    (folder / "normlib" / "layers" / "__init__.py").write_text("")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q", "-b", "published"], ["add", "."], [*author, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def first_cell(folder, address, times=1):
+    """Runs it where normlib is not installed, as it would be on Colab; the finished process."""
+    source = publish.setup_cell("https://github.com/o/book" if address else "").source
+    # -S leaves out the site-packages that the tests' own normlib is installed in.
+    program = "\n".join([source] * times)
+    folder.mkdir(exist_ok=True)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    if address:
+        environment["NORMLIB_REPOSITORY"] = address
+    command = [sys.executable, "-S", "-c", program]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_first_cell_clones_once_and_may_be_run_again(tmp_path, repository):
+    content = tmp_path / "content"
+    (content / "book.part").mkdir(parents=True)  # left by a clone that was cut off
+    done = first_cell(content, repository.as_uri(), times=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"normlib is at {content / 'book' / 'normlib'}\n" * 2
+    repository.rename(tmp_path / "away")  # a later session of the same machine needs no network
+    assert first_cell(content, repository.as_uri()).returncode == 0
+    assert not (content / "book.part").exists()
+
+
+def test_the_first_cell_uses_the_clone_that_it_lies_in(tmp_path, repository):
+    done = first_cell(repository / "chapters", "file:///nowhere")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"normlib is at {repository / 'normlib'}\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("file:///nowhere/at/all", "file:///nowhere/at/all could not be cloned"), ("", "run `pip install .`")],
+)
+def test_the_first_cell_says_what_is_missing(tmp_path, address, message):
+    done = first_cell(tmp_path / "content", address)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "content" / "book").exists()
+
+
+# ---- the repository's address ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(monkeypatch, tmp_path):
+    def read(config="", environment=""):
+        (tmp_path / "_config.yml").write_text(f'repository:\n  url: "{config}"\n')
+        monkeypatch.setenv("REPOSITORY_URL", environment)
+        return publish.repository.address(tmp_path)
+
+    return read
+
+
+def test_the_environment_overrides_the_address(address):
+    assert address() == ""
+    assert address("https://github.com/a/b") == "https://github.com/a/b"
+    assert address("https://github.com/a/b", "https://github.com/c/d.e") == "https://github.com/c/d.e"
+
+
+@pytest.mark.parametrize("url", ["a/b", "https://github.com/a", "https://github.com/a/b.git", "https://x.org/a/b"])
+def test_an_address_that_colab_cannot_open_is_refused(address, url):
+    with pytest.raises(ValueError, match=r"REPOSITORY_URL must be https://github.com/OWNER/NAME or empty, got"):
+        address("", url)
+    with pytest.raises(ValueError, match=r"_config.yml"):
+        address(url)
+
+
+@pytest.mark.parametrize("url", ["", "https://github.com/someone/small-batches"])
+def test_buttons_lead_to_the_address_or_are_not_there(tmp_path, url):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T", id="a")])
+    (source / "index.ipynb").write_text(nbformat.writes(notebook))
+    (source / "page.md").write_text("---\norphan: true\n---\n# P\n")
+    (source / "conf.py").write_text(
+        textwrap.dedent(f"""\
+            import sys
+            sys.path.append({str(ROOT / "chapters" / "_ext")!r})
+            extensions = ["myst_nb", "sphinx_book_theme", "repository"]
+            html_theme = "sphinx_book_theme"
+            nb_execution_mode = "off"
+            """)
+    )
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(out)]
+    environment = {**os.environ, "REPOSITORY_URL": url}
+    subprocess.run(command, env=environment, check=True)
+    links = {
+        name: set(re.findall(r'href="(https://(?:github|colab)[^"]+)"', (out / f"{name}.html").read_text()))
+        for name in ("index", "page")
+    }
+    if not url:
+        assert links == {"index": set(), "page": set()}
+        return
+    colab = "https://colab.research.google.com/github/someone/small-batches/blob/published/index.ipynb"
+    assert colab in links["index"]
+    assert colab.replace("index", "page") not in links["page"]
+    for found in links.values():
+        assert url in found
+        assert any(link.startswith(f"{url}/issues/new") for link in found)
+        assert all(link.startswith((url, colab)) for link in found)
