@@ -4,9 +4,9 @@ Directives, roles, labels and footnotes become headings, folded parts and links;
 wrote it, line by line. What has no such form is an error that names the file, the cell and the remedy: nothing that
 only Sphinx understands gets into a published notebook.
 
-sphinx-tojupyter, the converter there is, asks for Python 3.11, makes notebooks anew from Sphinx's tree, and in it knows
-neither MyST-NB's cells and outputs nor sphinx-design's dropdowns. Here blocks are found by MyST-Parser, and works are
-formatted by pybtex.
+sphinx-tojupyter, the converter there is, asks for Python 3.11, makes notebooks anew from Sphinx's tree, leaves outputs
+out and knows no dropdown. Here blocks are found by MyST-Parser, and works are formatted
+by pybtex.
 """
 
 import html
