@@ -4,8 +4,9 @@ Directives, roles, labels and footnotes become headings, folded parts and links;
 wrote it, line by line. What has no such form is an error that names the file, the cell and the remedy: nothing that
 only Sphinx understands gets into a published notebook.
 
-Of the converters there are, sphinx-tojupyter drops outputs and knows no dropdown, and `jupytext` leaves MyST as it is.
-The blocks are found by MyST-Parser, the bibliography is read and formatted by pybtex.
+sphinx-tojupyter, the converter there is, asks for Python 3.11, makes notebooks anew from Sphinx's tree, leaves outputs
+out and knows no dropdown. Here blocks are found by MyST-Parser, and works are formatted
+by pybtex.
 """
 
 import html

@@ -56,20 +56,13 @@ def add_launch_button(app, page, template, context, doctree):
     url = app.config.repository_address
     if not url or not app.env.doc2path(page).endswith(".ipynb"):
         return
-    button = {
-        "type": "link",
-        "text": "Colab",
-        "tooltip": "Run this chapter on Colab",
-        "icon": "_static/images/logo_colab.png",
-        "url": colab(url, page),
-    }
     context["header_buttons"].append(
         {
-            "type": "group",
-            "tooltip": "Launch buttons",
+            "type": "link",
+            "tooltip": "Run this chapter on Colab",
             "icon": "fas fa-rocket",
-            "label": "launch-buttons",
-            "buttons": [button],
+            "label": "colab-button",
+            "url": colab(url, page),
         }
     )
 
