@@ -18,7 +18,7 @@ book notebooks published test: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint serve figures lab bench notebooks published test-colab requirements clean python
+.PHONY: help book test lint serve pdf figures lab bench notebooks published test-colab requirements clean python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -69,6 +69,9 @@ serve: $(HTML) ## serve the built book (PORT=8000)
 
 $(HTML):
 	@$(MAKE) book
+
+pdf: $(HTML) ## the whole book as one PDF, _build/small-batches.pdf (needs a Chromium)
+	@$(BIN)/python tools/pdf.py
 
 figures: $(HTML) ## every picture of the built book as SVG, for slides, into _build/figures
 	@$(BIN)/python tools/figures.py
