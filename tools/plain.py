@@ -26,7 +26,8 @@ from pybtex.style.formatting.unsrt import Style
 from tools import notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_PUBLISHED = ("chapters/api", "chapters/references")  # pages that Sphinx makes from docstrings and the bibliography
+# Pages that Sphinx makes from docstrings, the bibliography and the quizzes' data.
+NOT_PUBLISHED = ("chapters/api", "chapters/references", "chapters/instructors")
 ADMONITIONS = ("admonition", "attention", "caution", "danger", "error", "hint")
 ADMONITIONS += ("important", "note", "seealso", "tip", "warning")
 FOLDED = ("dropdown", "solution", "toggle")
