@@ -532,9 +532,9 @@ class _Axis:
 
 
 def write_assets(folder: str | os.PathLike) -> None:
-    """Writes vega.js, explorer.js and two style sheets, all that a page with Explorers loads, into `folder`.
+    """Writes vega.js, interactive.js, explorer.js and two style sheets, all that Explorers load, into `folder`.
 
-    Vega is bundled from vl-convert's own copy; nothing is fetched. Load vega.js before explorer.js.
+    Vega is bundled from vl-convert's own copy; nothing is fetched. Load the scripts in this order.
     """
     import vl_convert
 
@@ -545,7 +545,7 @@ def write_assets(folder: str | os.PathLike) -> None:
     bundle = vl_convert.javascript_bundle(f'import * as V from "{module}"; window.vega = V;')
     # The bundle declares one-letter globals: a function keeps them off the page.
     (folder / "vega.js").write_text(f"(function () {{\n{bundle}\n}})();\n", encoding="utf-8")
-    for name in ("explorer.js", "explorer.css", "interactive.css"):
+    for name in ("interactive.js", "interactive.css", "explorer.js", "explorer.css"):
         if (STATIC / name) != (folder / name).resolve():
             shutil.copyfile(STATIC / name, folder / name)
 

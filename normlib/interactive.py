@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 STATIC = Path(__file__).resolve().parents[1] / "chapters" / "_static"
+# What there is: `KIND.css` and `KIND.js` in STATIC dress and start the figures of class `nl-KIND`.
+KINDS = ("explorer", "cube", "design", "guide", "quiz")
 
 
 class Interactive:

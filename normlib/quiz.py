@@ -105,7 +105,7 @@ class Quiz(Interactive):
         return (
             f'<figure class="nl-interactive nl-quiz mathjax_ignore tex2jax_ignore" id="{unique}">'
             f'<p class="nl-title" id="{unique}-title">{self.title}</p>'
-            f'<div class="nl-questions" role="group" aria-labelledby="{unique}-title" hidden>{live}</div>'
+            f'<div class="nl-live" role="group" aria-labelledby="{unique}-title" hidden>{live}</div>'
             f'<ol class="nl-still">{still}</ol>'
             f'<script type="application/json" class="nl-data">{data}</script></figure>'
         )

@@ -235,7 +235,7 @@ def test_log_axes_take_ticks():
 def test_assets_are_complete_identical_and_self_contained(tmp_path):
     write_assets(tmp_path / "a")
     write_assets(tmp_path / "b")
-    names = ["explorer.css", "explorer.js", "interactive.css", "vega.js"]
+    names = ["explorer.css", "explorer.js", "interactive.css", "interactive.js", "vega.js"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

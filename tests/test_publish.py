@@ -18,6 +18,8 @@ from normlib.cube import AxisCube
 from normlib.design import DesignSpace
 from normlib.explorer import Explorer
 from normlib.guide import Guide
+from normlib.interactive import KINDS
+from normlib.quiz import Quiz
 from tools import publish
 from tools.plain import NOT_PUBLISHED, Book, Converter, PublishError
 
@@ -247,15 +249,16 @@ def test_a_picture_is_stored_as_png_with_its_text_and_caption(book):
     assert caption.data["text/markdown"] == "*Five seeds.*"
 
 
-@pytest.mark.parametrize("kind", ["explorer", "cube", "guide", "design"])
-def test_an_interactive_figure_carries_its_script_and_a_still_picture(book, explorer, kind):
-    make = {"explorer": lambda: explorer, "cube": AxisCube, "guide": Guide, "design": DesignSpace}[kind]
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interactive_figure_carries_its_script_and_its_still_form(book, explorer, kind):
+    quiz = lambda: Quiz("03_noise_and_batch_size")  # noqa: E731
+    make = {"explorer": lambda: explorer, "cube": AxisCube, "guide": Guide, "design": DesignSpace, "quiz": quiz}[kind]
     (output,) = published(book, PAGES[1], bundle(make())).cells[2].outputs
     markup = output.data["text/html"]
     visible, _, script = markup.partition("<script>")
     assert "<input" not in visible  # a front end that drops scripts shows no dead controls
     assert ("<img src=" in visible) == ("image/png" in output.data)
-    assert "alt=" in visible or "<dt>" in visible
+    assert "alt=" in visible or "<dt>" in visible or "<ol" in visible
     assert script.count("</script>") == 1
     values = json.loads(re.search(r"^\}\)\((\{.*\}), function \(\) \{$", script, re.M)[1])
     assert values["vega"] == publish.VEGA
@@ -263,6 +266,22 @@ def test_an_interactive_figure_carries_its_script_and_a_still_picture(book, expl
     assert not re.search(r'href=\\?"[\w-]+\.html', values["figure"])
     # Nothing is asked of the network but Vega.
     assert set(re.findall(r"https?://[\w./@-]+", script)) <= {publish.VEGA["address"], "http://www.w3.org/2000/svg"}
+
+
+def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
+    if not HTML.exists():
+        pytest.skip("no book: run `make book`")
+    monkeypatch.setattr(publish, "OUT", tmp_path / "published")
+    monkeypatch.setenv("REPOSITORY_URL", "https://github.com/o/r")
+    publish.main()
+    files = sorted((tmp_path / "published").iterdir())
+    assert [file.name for file in files] == sorted(page.file for page in PAGES)
+    for file in files:
+        notebook = nbformat.read(file, as_version=4)
+        assert notebook.cells[0].metadata.tags == ["setup"]
+        ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+        assert ran or not file.name[0].isdigit(), f"{file.name} has no output"
+    assert f"{len(PAGES)} notebooks" in capsys.readouterr().out
 
 
 def test_vega_is_the_version_that_charts_are_compiled_for():

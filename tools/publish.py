@@ -14,6 +14,7 @@ The built HTML has none of this: it asks the network for nothing.
 
 import html
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,6 +24,7 @@ import nbformat
 from bs4 import BeautifulSoup
 from jupyter_cache import get_cache
 
+from normlib.interactive import KINDS, STATIC
 from tools import notebooks
 from tools.plain import NOT_PUBLISHED, Book, Converter, Page, PublishError
 
@@ -30,7 +32,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "chapters" / "_ext"))
 import repository  # noqa: E402  beside the extension that makes the buttons of the same address
 
-STATIC = ROOT / "chapters" / "_static"
 OUT = ROOT / "_build" / "published" / "chapters"
 SETUP = "setup"  # tag and id of the first cell
 # Vega as npm has it; the hash is `openssl dgst -sha384 -binary build/vega.min.js | base64`. The version is the one that
@@ -137,16 +138,16 @@ def _output(output, convert: Converter, where: str) -> list:
 
 def _interactive(figure, png: str | None, where: str) -> str:
     """An interactive figure's HTML for a notebook: the still picture, and the script that turns it into the figure."""
-    kind = next((k for k in ("explorer", "cube", "design", "guide") if f"nl-{k}" in figure["class"]), None)
+    kind = next((k for k in KINDS if f"nl-{k}" in figure["class"]), None)
     if kind is None:
-        raise PublishError(f"{where}: figure of classes {figure['class']} has no script; name it in tools/publish.py")
+        raise PublishError(f"{where}: figure of classes {figure['class']}; name its kind in normlib/interactive.py")
     still = figure.find(class_="nl-still")
     if png:
         alt = still.get("aria-label") or figure.find(role="img")["aria-label"]
         source = f"data:image/png;base64,{''.join(png.split())}"
         first = f'<img src="{source}" alt="{html.escape(alt)}" style="max-width:100%">'
     else:
-        first = f"<div>{still.decode_contents()}</div>"
+        first = f"<{still.name}>{still.decode_contents()}</{still.name}>"
     still.clear()
     for link in figure.find_all("a", href=re.compile(r"^[\w-]+\.html")):
         link["href"] = link["href"].replace(".html", ".ipynb")
@@ -160,7 +161,7 @@ def _interactive(figure, png: str | None, where: str) -> str:
     # "<" would be read as a tag, and "</script>" end the script, wherever it stands in a string.
     text = json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")
     loader = (ROOT / "tools" / "published.js").read_text(encoding="utf-8").rstrip()
-    start = (STATIC / f"{kind}.js").read_text(encoding="utf-8")
+    start = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("interactive.js", f"{kind}.js"))
     return f'<div id="{values["id"]}">{first}</div><script>{loader}({text}, function () {{\n{start}}});</script>'
 
 
@@ -193,7 +194,7 @@ def main() -> None:
     OUT.mkdir(parents=True)
     for name, text in texts.items():
         (OUT / name).write_text(text, encoding="utf-8", newline="\n")
-    print(f"{len(texts)} notebooks in {OUT.relative_to(ROOT)}, {sum(map(len, texts.values())) / 1e6:.1f} MB")
+    print(f"{len(texts)} notebooks in {os.path.relpath(OUT, ROOT)}, {sum(map(len, texts.values())) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@
 
   function show() {
     host.innerHTML = figure;
-    host.querySelector(".nl-still").replaceChildren(still);
+    host.querySelector(".nl-still").replaceChildren(...(still.matches("img") ? [still] : still.childNodes));
     host.append(Object.assign(document.createElement("style"), { textContent: style }));
     start();
   }

@@ -8,6 +8,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util.docutils import SphinxDirective
 
 from normlib import explorer
+from normlib.interactive import KINDS
 from normlib.questions import QUESTIONS
 from normlib.quiz import LETTERS, anchor
 
@@ -146,12 +147,11 @@ def add_scripts(app, page, template, context, doctree):
     """A page loads what its own figures need; Vega, which is heavy, only with an Explorer."""
     body = context.get("body", "")
     kinds = [
-        kind
-        for kind in ("explorer", "cube", "design", "guide", "quiz")
-        if f'class="nl-interactive nl-{kind} ' in body
+        kind for kind in KINDS if f'class="nl-interactive nl-{kind} ' in body
     ]
     if kinds:
         app.add_css_file("interactive.css")
+        app.add_js_file("interactive.js", defer="defer")
     if "explorer" in kinds:
         app.add_js_file("vega.js", defer="defer")
     for kind in kinds:

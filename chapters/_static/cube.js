@@ -43,20 +43,7 @@
 
     for (const input of figure.querySelectorAll("input")) input.addEventListener("input", draw);
     draw();
-    for (const part of figure.querySelectorAll(".nl-controls, .nl-live")) part.hidden = false;
-    figure.classList.add("nl-on");
   }
 
-  function startAll() {
-    for (const figure of document.querySelectorAll(".nl-cube:not(.nl-on)")) {
-      try {
-        start(figure);
-      } catch (error) {
-        console.error("An axis cube could not start:", error); // the still picture stays
-      }
-    }
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  window.normlibFigures("cube", start);
 })();

@@ -54,20 +54,7 @@
       ),
     );
     draw();
-    for (const part of figure.querySelectorAll(".nl-controls, .nl-live")) part.hidden = false;
-    figure.classList.add("nl-on");
   }
 
-  function startAll() {
-    for (const figure of document.querySelectorAll(".nl-design:not(.nl-on)")) {
-      try {
-        start(figure);
-      } catch (error) {
-        console.error("A design space could not start:", error); // the table stays
-      }
-    }
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  window.normlibFigures("design", start);
 })();

@@ -25,9 +25,6 @@
   };
   ROWS.points = ROWS.area = ROWS.line;
 
-  /* What needs this script, hidden until it runs. */
-  const parts = (figure) => figure.querySelectorAll(".nl-reset, .nl-controls, .nl-live");
-
   function start(figure) {
     const find = (selector) => figure.querySelector(selector);
     const data = JSON.parse(find(".nl-data").textContent);
@@ -80,8 +77,6 @@
       }
     }
 
-    for (const part of parts(figure)) part.hidden = false;
-    figure.classList.add("nl-on");
     inputs.forEach((input, k) => {
       input.value = data.sliders[k].start;
       input.addEventListener("input", draw);
@@ -100,19 +95,5 @@
     new ResizeObserver(fit).observe(chart);
   }
 
-  function startAll() {
-    for (const figure of document.querySelectorAll(".nl-explorer:not(.nl-on)")) {
-      try {
-        start(figure);
-      } catch (error) {
-        for (const part of parts(figure)) part.hidden = true;
-        figure.classList.remove("nl-on");
-        figure.classList.add("nl-off"); // the still picture stays
-        console.error("An Explorer could not start:", error);
-      }
-    }
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  window.normlibFigures("explorer", start);
 })();

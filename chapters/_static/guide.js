@@ -23,20 +23,7 @@
 
     for (const radio of questions.flat()) radio.addEventListener("input", draw);
     draw();
-    for (const part of figure.querySelectorAll(".nl-controls, .nl-live")) part.hidden = false;
-    figure.classList.add("nl-on");
   }
 
-  function startAll() {
-    for (const figure of document.querySelectorAll(".nl-guide:not(.nl-on)")) {
-      try {
-        start(figure);
-      } catch (error) {
-        console.error("A guide could not start:", error); // the list of all answers stays
-      }
-    }
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  window.normlibFigures("guide", start);
 })();

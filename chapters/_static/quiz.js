@@ -18,20 +18,7 @@
         else said.innerHTML = data.replies[number][chosen];
       });
     });
-    find(".nl-questions").hidden = false;
-    figure.classList.add("nl-on");
   }
 
-  function startAll() {
-    for (const figure of document.querySelectorAll(".nl-quiz")) {
-      try {
-        start(figure);
-      } catch (error) {
-        console.error("A quiz could not start:", error); // the list of questions and folded answers stays
-      }
-    }
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  window.normlibFigures("quiz", start);
 })();

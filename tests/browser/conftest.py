@@ -54,3 +54,36 @@ def page_factory(browser):
     yield make
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def open_page(page_factory, address):
+    """`open_page(**options)` opens the module's page `address` and waits until all its figures have started."""
+
+    def make(**options):
+        page = page_factory(**options)
+        page.goto(address)
+        page.wait_for_selector(".nl-on")
+        page.wait_for_function("document.querySelectorAll('.nl-interactive:not(.nl-on)').length === 0")
+        return page
+
+    return make
+
+
+@pytest.fixture
+def unscripted(browser, address):
+    """The module's page `address` in a browser that runs no scripts."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def on_paper(open_page):
+    """The module's page `address` as it is printed; on the screen its still forms are hidden."""
+    page = open_page()
+    assert not page.locator(".nl-still").first.is_visible()
+    page.emulate_media(media="print")
+    return page

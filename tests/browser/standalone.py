@@ -20,9 +20,9 @@ def write_page(folder: Path, kind: str, *figures: Interactive) -> str:
     """Writes the page and what figures of this kind load; returns its address."""
     static = folder / "_static"
     static.mkdir()
-    for name in ("interactive.css", f"{kind}.css", f"{kind}.js"):
+    for name in ("interactive.css", "interactive.js", f"{kind}.css", f"{kind}.js"):
         shutil.copyfile(STATIC / name, static / name)
-    scripts = [f"{kind}.js"]
+    scripts = ["interactive.js", f"{kind}.js"]
     if kind == "explorer":
         explorer.write_assets(static)
         scripts.insert(0, "vega.js")

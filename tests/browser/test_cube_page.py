@@ -18,17 +18,6 @@ def address(cube, tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page"), "cube", cube)
 
 
-@pytest.fixture
-def open_page(page_factory, address):
-    def make(**options):
-        page = page_factory(**options)
-        page.goto(address)
-        page.wait_for_selector(".nl-cube.nl-on")
-        return page
-
-    return make
-
-
 def slider(page, name):
     return page.get_by_label(LABELS[name], exact=True)
 
@@ -111,18 +100,13 @@ def test_the_drawing_does_not_jump_between_methods(open_page):
     assert len(places) == 1
 
 
-def test_without_scripts_and_in_print_five_still_cubes_remain(browser, address, open_page):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
+def test_without_scripts_and_in_print_five_still_cubes_remain(unscripted, on_paper):
+    page = unscripted
     assert page.locator(".nl-still svg").count() == 5
     assert page.locator(".nl-still").is_visible()
     assert not page.locator(".nl-controls").is_visible()
     assert not page.locator(".nl-live").is_visible()
-    context.close()
 
-    page = open_page()
-    assert not page.locator(".nl-still").is_visible()
-    page.emulate_media(media="print")
+    page = on_paper
     assert page.locator(".nl-still").is_visible()
     assert not page.locator(".nl-live").is_visible()

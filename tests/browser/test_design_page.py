@@ -13,17 +13,6 @@ def address(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page"), "design", DesignSpace())
 
 
-@pytest.fixture
-def open_page(page_factory, address):
-    def make(**options):
-        page = page_factory(**options)
-        page.goto(address)
-        page.wait_for_selector(".nl-design.nl-on")
-        return page
-
-    return make
-
-
 def readout(page):
     parts = ("name", "forward", "backward", "sentence")
     return [page.locator(f".nl-{part}").text_content() for part in parts]
@@ -100,18 +89,13 @@ def test_fits_the_screen_with_readable_text(open_page, width):
         assert part.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
 
 
-def test_without_scripts_and_in_print_a_table_of_names_remains(browser, address, open_page):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
+def test_without_scripts_and_in_print_a_table_of_names_remains(unscripted, on_paper):
+    page = unscripted
     assert page.locator(".nl-still").is_visible()
     assert page.locator(".nl-still tbody tr").count() == len(named())
     assert not page.locator(".nl-controls").is_visible()
     assert not page.locator(".nl-live").is_visible()
-    context.close()
 
-    page = open_page()
-    assert not page.locator(".nl-still").is_visible()
-    page.emulate_media(media="print")
+    page = on_paper
     assert page.locator(".nl-still").is_visible()
     assert not page.locator(".nl-live").is_visible()

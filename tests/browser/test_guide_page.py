@@ -11,17 +11,6 @@ def address(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page"), "guide", Guide())
 
 
-@pytest.fixture
-def open_page(page_factory, address):
-    def make(**options):
-        page = page_factory(**options)
-        page.goto(address)
-        page.wait_for_selector(".nl-guide.nl-on")
-        return page
-
-    return make
-
-
 def shown(page):
     return page.locator(".nl-live b").text_content(), page.locator(".nl-live pre").text_content()
 
@@ -58,18 +47,13 @@ def test_fits_the_screen(open_page, width):
         assert box["x"] + box["width"] <= width
 
 
-def test_without_scripts_and_in_print_all_advice_remains(browser, address, open_page):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
+def test_without_scripts_and_in_print_all_advice_remains(unscripted, on_paper):
+    page = unscripted
     assert page.locator(".nl-still").is_visible()
     assert page.locator(".nl-still dt").count() == len(ADVICE)
     assert not page.locator(".nl-controls").is_visible()
     assert not page.locator(".nl-live").is_visible()
-    context.close()
 
-    page = open_page()
-    assert not page.locator(".nl-still").is_visible()
-    page.emulate_media(media="print")
+    page = on_paper
     assert page.locator(".nl-still").is_visible()
     assert not page.locator(".nl-live").is_visible()

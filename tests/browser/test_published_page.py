@@ -7,7 +7,10 @@ import pytest
 
 from normlib import explorer
 from normlib.cube import AxisCube
+from normlib.design import DesignSpace
 from normlib.explorer import Explorer
+from normlib.guide import Guide
+from normlib.quiz import Quiz
 from tools import publish
 from tools.plain import Book
 
@@ -67,14 +70,14 @@ def figures():
     two = [
         Explorer(line, sliders={"slope": [1, 2, 4]}, title=f"{name} </script> line", **texts) for name in ("One", "Two")
     ]
-    return [*two, AxisCube()]
+    return [*two, AxisCube(), DesignSpace(), Guide(), Quiz("03_noise_and_batch_size")]
 
 
 @pytest.mark.parametrize("head", ["", LOADER], ids=["plain", "with a module loader"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_figure_starts_by_itself_and_answers_its_own_slider(open_page, figures, head, theme):
     page = open_page(*figures, head=head, theme=theme)
-    page.wait_for_function("() => document.querySelectorAll('.nl-interactive.nl-on').length === 3")
+    page.wait_for_function("() => document.querySelectorAll('.nl-interactive.nl-on').length === 6")
     assert page.locator("img:visible").count() == 0
     drawing = "el => el.querySelector('svg path[stroke-width=\"2\"]').getAttribute('d')"
     one, two = (page.locator(".nl-chart").nth(i) for i in (0, 1))
@@ -85,6 +88,8 @@ def test_every_figure_starts_by_itself_and_answers_its_own_slider(open_page, fig
     page.wait_for_function("([el, before, f]) => eval(f)(el) !== before", arg=[one.element_handle(), before, drawing])
     assert page.locator(".nl-readout").first.text_content() == "It rises by 2."
     assert two.evaluate(drawing) == other
+    page.get_by_role("button", name="Check the answer to question 1").click()
+    assert "answer" in page.locator(".nl-said").first.text_content()
     if head:
         assert page.evaluate("() => typeof window.define") == "function"
     allowed = f"left the disk: {publish.VEGA['address']}"

@@ -14,17 +14,6 @@ def address(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page"), "quiz", Quiz(CHAPTER), Quiz("05_layer_instance_group"))
 
 
-@pytest.fixture
-def open_page(page_factory, address):
-    def make(**options):
-        page = page_factory(**options)
-        page.goto(address)
-        page.wait_for_selector(".nl-quiz.nl-on")
-        return page
-
-    return make
-
-
 def test_every_answer_is_met_by_its_reason(open_page):
     page = open_page()
     everything = QUESTIONS[CHAPTER] + QUESTIONS["05_layer_instance_group"]
@@ -70,10 +59,8 @@ def test_fits_the_screen(open_page, width):
         assert box["height"] >= 24  # a finger's
 
 
-def test_without_scripts_and_in_print_the_list_remains(browser, address, open_page):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
+def test_without_scripts_and_in_print_the_list_remains(unscripted, on_paper):
+    page = unscripted
     first = QUESTIONS[CHAPTER][0]
     assert page.locator(".nl-still > li").first.is_visible()
     assert page.locator(".nl-still > li").first.text_content().startswith(first.asks)
@@ -82,11 +69,8 @@ def test_without_scripts_and_in_print_the_list_remains(browser, address, open_pa
     page.get_by_text("Answer to question 1").first.click()
     assert reason.is_visible()
     assert reason.text_content().startswith(f"{'abcd'[first.right]}) {first.answers[first.right].because}")
-    assert not page.locator(".nl-questions").first.is_visible()
-    context.close()
+    assert not page.locator(".nl-live").first.is_visible()
 
-    page = open_page()
-    assert not page.locator(".nl-still").first.is_visible()
-    page.emulate_media(media="print")
+    page = on_paper
     assert page.locator(".nl-still").first.is_visible()
-    assert not page.locator(".nl-questions").first.is_visible()
+    assert not page.locator(".nl-live").first.is_visible()

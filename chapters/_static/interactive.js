@@ -1,0 +1,27 @@
+/* Starts the figures of one kind, each once. Where one cannot start, its still form stays (interactive.css). Loaded
+   before the script of the kind, which calls this. */
+window.normlibFigures = function (kind, start) {
+  "use strict";
+
+  function show(figure, shown) {
+    // what needs a script, hidden until it runs
+    for (const part of figure.querySelectorAll(".nl-controls, .nl-live, .nl-reset")) part.hidden = !shown;
+    figure.classList.toggle("nl-on", shown);
+    figure.classList.toggle("nl-off", !shown);
+  }
+
+  function startAll() {
+    for (const figure of document.querySelectorAll(`.nl-${kind}:not(.nl-on)`)) {
+      show(figure, true); // first, because a chart needs to know its width
+      try {
+        start(figure);
+      } catch (error) {
+        show(figure, false);
+        console.error(`A figure of kind ${kind} could not start:`, error);
+      }
+    }
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
+  else startAll();
+};
