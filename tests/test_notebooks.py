@@ -16,6 +16,7 @@ TAGS = {
     "full-width",
 }
 CHAPTERS = notebooks.chapters()
+DRAGGED = ("Explorer", "AxisCube", "DesignSpace", "Guide")  # figures of normlib that move
 
 
 def cells(path, kind=None):
@@ -26,6 +27,44 @@ def cells(path, kind=None):
 
 def test_there_are_chapters():
     assert CHAPTERS, f"no notebook in {notebooks.CHAPTERS}"
+    assert notebooks.TEMPLATE in CHAPTERS
+
+
+def test_every_chapter_but_the_template_is_in_the_table_of_contents():
+    contents = (notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^ *(?:- file|root): chapters/(\S+)$", contents, re.M))
+    missing = {path.stem for path in CHAPTERS if path != notebooks.TEMPLATE} - listed
+    assert not missing, f"_toc.yml: no line for {sorted(missing)}"
+    assert notebooks.TEMPLATE.stem not in listed
+
+
+def test_the_introduction_leads_to_every_chapter():
+    text = (notebooks.CHAPTERS / "00_intro.ipynb").read_text(encoding="utf-8")
+    missing = [path.name for path in notebooks.numbered() if f"]({path.name}) |" not in text]
+    assert not missing, f"00_intro.ipynb: “What the book answers” has no row for {missing}"
+
+
+@pytest.mark.parametrize("path", [*notebooks.numbered(), notebooks.TEMPLATE], ids=lambda path: path.name)
+def test_a_chapter_goes_in_the_order_of_the_house(path):
+    prose = [_prose(cell.source) for _, cell in cells(path, "markdown")]
+    headings = [line for text in prose for line in re.findall(r"^###? .+$", text, re.M)]
+    order = ["## The question", "## What this does not show", "## Exercises", "## Check yourself", "## Further reading"]
+    assert [line for line in headings if line in order] == order
+    exercises = sum(bool(re.match(r"### Exercise \d\b", line)) for line in headings)
+    assert exercises >= (2 if path == notebooks.TEMPLATE else 3), f"{path.name}: {exercises} exercises, at least 3"
+    drawn = [re.search(rf"^({'|'.join(DRAGGED)})\(", cell.source, re.M) for _, cell in cells(path, "code")]
+    assert any(drawn), f"{path.name}: nothing to drag; show one of {', '.join(DRAGGED)}"
+
+
+@pytest.mark.parametrize("path", notebooks.numbered(), ids=lambda path: path.name)
+def test_nothing_of_the_template_is_left(path):
+    """Its sentences in italics, and its labels."""
+    template = "\n".join(cell.source for _, cell in cells(notebooks.TEMPLATE, "markdown"))
+    marks = [*re.findall(r"(?<!\*)\*[^*\n]{20,}\*", template), *re.findall(r"^\$\$ (\(.+\))$", template, re.M)]
+    assert len(marks) > 5
+    text = "\n".join(cell.source for _, cell in cells(path))
+    left = [mark for mark in marks if mark in text]
+    assert not left, f"{path.name}: replace what chapters/_template.ipynb left: {left}"
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)

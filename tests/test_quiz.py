@@ -9,6 +9,7 @@ import pytest
 from normlib import quiz
 from normlib.questions import QUESTIONS
 from normlib.quiz import Quiz
+from tools import notebooks
 
 CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
 ALL = [(chapter, question) for chapter, questions in QUESTIONS.items() for question in questions]
@@ -20,7 +21,7 @@ def cells(chapter):
 
 
 def test_every_chapter_ends_with_its_quiz():
-    assert set(QUESTIONS) == {path.stem for path in CHAPTERS.glob("0[1-9]_*.ipynb")}
+    assert set(QUESTIONS) == {path.stem for path in notebooks.numbered()}
     for chapter in QUESTIONS:
         last = [cell for cell in cells(chapter) if cell["cell_type"] == "code"][-1]
         assert f'Quiz("{chapter}")' in "".join(last["source"]), f"{chapter}: its last code cell is no quiz of its own"

@@ -21,6 +21,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
+TEMPLATE = CHAPTERS / "_template.ipynb"  # what a chapter is copied from; in no table of contents
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 VOLATILE = "nbval-ignore-output"
 TIMEOUT = 120  # seconds a cell, as in _config.yml
@@ -33,7 +34,13 @@ class NotebookError(Exception):
 
 
 def chapters() -> list[Path]:
+    """Every notebook stored here, the template among them."""
     return sorted(CHAPTERS.glob("*.ipynb"))
+
+
+def numbered() -> list[Path]:
+    """The chapters from 01 on: those that have exercises and a quiz."""
+    return [path for path in chapters() if path.name[:2].isdigit() and path.name[:2] != "00"]
 
 
 def place(path: Path, number: int, cell) -> str:
