@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from normlib.convert import convert_norm, norm_factory, set_epoch
+from normlib import layers
+from normlib.convert import _METHODS, convert_norm, norm_factory, set_epoch
 from normlib.layers import BatchNorm
 
 
@@ -18,6 +19,15 @@ def test_bn_builds_the_layer_with_its_options():
 
 def test_none_is_no_layer():
     assert norm_factory("none") is None
+
+
+def test_every_layer_has_a_name_and_every_name_is_described():
+    kinds = {getattr(layers, name) for name in layers.__all__}
+    methods = {kind for kind in kinds if isinstance(kind, type)} - {layers.WSConv2d}  # that is the suffix "+ws"
+    missing = methods - set(_METHODS.values())
+    assert not missing, f"normlib/convert.py: _METHODS has no name for {sorted(kind.__name__ for kind in missing)}"
+    described = [name for name in _METHODS if f'"{name}"' in norm_factory.__doc__]
+    assert described == list(_METHODS), "norm_factory: its docstring does not have every name"
 
 
 @pytest.mark.parametrize(

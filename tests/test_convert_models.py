@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from normlib import layers
-from normlib.convert import convert_norm, fitting_groups, norm_factory, set_epoch
+from normlib.convert import _METHODS, convert_norm, fitting_groups, norm_factory, set_epoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = {
@@ -52,6 +52,10 @@ def images(n=2, size=64):
 
 def batch_norms(network):
     return {path: m for path, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+
+
+def test_every_name_is_tried():
+    assert {*METHODS, "none"} == set(_METHODS)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,6 +9,7 @@ import torch
 
 from normlib.experiments import GRIDS, claims, records
 from normlib.experiments.verdicts import Part, identity, measured, verdict
+from tools import notebooks
 
 CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"
 EXACT = ("000-2", "000-3", "001-7", "MBN-1")  # settled by arithmetic, without records or training
@@ -135,6 +136,19 @@ def test_a_row_leads_to_a_section_of_the_book(name):
             line.strip() for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).split("\n")
         ]
         assert not heading or f"## {heading}" in lines or f"### {heading}" in lines, f"{file} has no “{heading}”"
+
+
+def test_every_chapter_on_a_method_has_a_claim_to_test():
+    led_to = {file for claim in claims.CLAIMS.values() for file, _ in claim.where}
+    chapters = {path.stem for path in notebooks.numbered()} - {"08_side_by_side", "09_choosing"}  # of all methods
+    missing = sorted(chapters - led_to)
+    assert not missing, f"normlib/experiments/claims.py: no claim leads to {missing}"
+
+
+@pytest.mark.parametrize("source", claims.SOURCES.values())
+def test_the_page_of_claims_has_a_section_for_every_source(source):
+    text = (CHAPTERS / "A_claims.ipynb").read_text(encoding="utf-8")
+    assert f'"## {source}"' in text
 
 
 @pytest.mark.parametrize("name", EXACT)
