@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 # What only Sphinx reads: the tokens of MyST-Parser, and text that looks like a piece of MyST.
 MYST = {"myst_target", "myst_role", "myst_line_comment", "colon_fence", "math_block_label", "amsmath", "dl_open"}
-MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block"}
-LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^", re.M)
+MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block", "span_open"}
+LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^|\]\{", re.M)
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +86,15 @@ def test_equations_have_the_numbers_of_the_built_pages(book):
 # ---- one piece of MyST at a time -------------------------------------------------------------------------------------
 
 SAMPLE = {
-    "_config.yml": "parse: {myst_enable_extensions: [amsmath, colon_fence, deflist, dollarmath, substitution]}\n"
-    "bibtex_bibfiles: [refs.bib]\n",
+    "_config.yml": "parse: {myst_enable_extensions: [amsmath, attrs_inline, colon_fence, deflist, dollarmath, "
+    "substitution]}\nbibtex_bibfiles: [refs.bib]\n",
     "_toc.yml": "root: one\nparts:\n- numbered: true\n  chapters:\n  - file: two\n  - file: three\n",
     "refs.bib": "@article{noether1918, author={Noether, Emmy}, title={Invariants}, journal={Nachr.}, "
     'year={1918}, url={https://example.org/n}}\n@book{abc, author={A, A. and B, B. and M{\\"u}ller, C.}, '
     "title={T}, publisher={P}, year={2000}}\n",
     "one.md": "# One\n\n(place)=\n## There\n\n"
     ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n:::",
-    "two.md": "# Two\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
+    "two.md": "# Two\n\n| [$m$]{#size} |\n|---|\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
     "three.md": "# Three\n\n$$\nz\n$$ (eq-z)",
 }
 
@@ -123,7 +123,8 @@ def convert(sample):
         ),
         ("{cite}`abc,\nnoether1918`", "(A et al., 2000; [Noether, 1918](https://example.org/n))"),
         ("{doc}`three`, {ref}`here <place>`", "[Three](three.ipynb), [here](one.ipynb#place)"),
-        ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb), [the mean](one.ipynb)"),
+        ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb#term-lot), [the mean](one.ipynb#term-mean)"),
+        ("[$m$]{#size}, [samples](#size)", '<a name="size"></a>$m$, [samples](#size)'),
         (
             "[a](three.md), [b](#place), [c](https://x.org)",
             "[a](three.ipynb), [b](one.ipynb#place), [c](https://x.org)",
@@ -158,7 +159,11 @@ def test_a_piece_of_myst_becomes_plain(convert, text, expected):
 
 def test_a_glossary_becomes_a_list(convert):
     text = SAMPLE["one.md"].partition("## There\n\n")[2]
-    assert convert(text, "one") == "- **batch, lot**: What is\naveraged.\n- **mean**: A sum."
+    assert convert(text, "one") == (
+        '- <a name="term-batch"></a><a name="term-lot"></a>**batch, lot**: What is\naveraged.\n'
+        '- <a name="term-mean"></a>**mean**: A sum.'
+    )
+    assert convert("{term}`means <mean>`", "one") == "[means](#term-mean)"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,7 @@ def test_a_glossary_becomes_a_list(convert):
         ("![x](a.png)", "two.md, cell 1: picture 'a.png' .*; draw it"),
         ("\\begin{align}\nx\n\\end{align}", "two.md, cell 1: an environment outside .*; put it"),
         ("a\n: b", "two.md, cell 1: dl_open .*; write it out, or as a list"),
+        ("[x]{.large}", r"two.md, cell 1: attributes \{.large\} are Sphinx's alone; give"),
         ("{{ x }}", "two.md, cell 1: substitution.*; write it out"),
     ],
 )

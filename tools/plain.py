@@ -113,6 +113,9 @@ class Book:
                     self._define(self.equations, label, (page, number), page)
                 elif token.type == "myst_target" or options.get("name"):
                     self._define(self.targets, options.get("name") or token.content, page, page)
+                elif token.type == "inline":
+                    for label in filter(None, (c.attrGet("id") for c in token.children if c.type == "span_open")):
+                        self._define(self.targets, label, page, page)
                 elif name == "glossary":
                     self.terms |= {t: page for term, _ in _entries(_options(token.content)[1]) for t in term}
 
@@ -191,6 +194,7 @@ INLINE = re.compile(
     |(?P<code>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
     |(?P<math>{MATH})
     |(?P<image>!\[[^\]]*\]\((?P<source>[^)\s]+)[^)]*\))
+    |(?P<span>\[(?P<text>(?:\$[^$]+\$|[^\[\]$])+)\]\{{(?P<attributes>[^{{}}]*)\}})
     |(?P<link>(?<=\])\((?P<target>[^()\s]+)(?P<rest>\s+"[^"]*")?\))
     |(?P<note>\[\^(?P<label>[^\]\s]+)\](?P<colon>:\s*)?)
     |(?P<substitution>\{{\{{.*?\}}\}})""",
@@ -324,8 +328,11 @@ class Converter:
         return f"```{argument}\n{content}\n```"
 
     def _glossary(self, argument, content, options):
-        entries = _entries(content)
-        return "\n".join(f"- **{', '.join(t)}**: {self._blocks(text)}" for t, text in entries).replace("\n\n", "\n")
+        lines = []
+        for terms, text in _entries(content):
+            anchors = "".join(f'<a name="{_term_label(term)}"></a>' for term in terms)
+            lines.append(f"- {anchors}**{', '.join(terms)}**: {self._blocks(text)}")
+        return "\n".join(lines).replace("\n\n", "\n")
 
     def _running_times(self, argument, content, options):
         rows = ["| chapter | seconds |", "|---|---|"]
@@ -340,7 +347,8 @@ class Converter:
     # ---- inside a paragraph --------------------------------------------------------------------------------------
 
     def _inline(self, found: re.Match) -> str:
-        kind = next(k for k in ("role", "code", "math", "image", "link", "note", "substitution") if found[k])
+        kinds = ("role", "code", "math", "image", "span", "link", "note", "substitution")
+        kind = next(k for k in kinds if found[k])
         if kind == "role":
             return self._role(found)
         if kind == "math":
@@ -348,6 +356,11 @@ class Converter:
         if kind == "image":
             if not re.match(r"https?:|data:|attachment:", found["source"]):
                 self.fail(f"picture {found['source']!r} is a file that Colab does not get", "draw it in a code cell")
+        elif kind == "span":
+            label = re.fullmatch(r"#([\w-]+)", found["attributes"])
+            if label is None:
+                self.fail(f"attributes {{{found['attributes']}}} are Sphinx's alone", "give {#label}, or drop them")
+            return f'<a name="{label[1]}"></a>{INLINE.sub(self._inline, found["text"])}'
         elif kind == "link":
             return f"({self._target(found['target'])}{found['rest'] or ''})"
         elif kind == "note":
@@ -415,7 +428,12 @@ class Converter:
         page = self.book.terms.get(term)
         if page is None:
             self.fail(f"term {term!r} is in no glossary", "add it, or mend the term")
-        return f"*{text or term}*" if page == self.page else f"[{text or term}]({page.file})"
+        return f"[{text or term}]({'' if page == self.page else page.file}#{_term_label(term)})"
+
+
+def _term_label(term: str) -> str:
+    """What a glossary's entry is called in addresses, as Sphinx has it."""
+    return "term-" + re.sub(r"\W+", "-", term).strip("-")
 
 
 def _titled(body: str) -> tuple[str, str]:
