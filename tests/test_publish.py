@@ -324,11 +324,11 @@ def repository(tmp_path):
     return folder
 
 
-def first_cell(folder, address, times=1):
+def first_cell(folder, address, times=1, name="book", before=""):
     """Runs it where normlib is not installed, as it would be on Colab; the finished process."""
-    source = publish.setup_cell("https://github.com/o/book" if address else "").source
+    source = publish.setup_cell(f"https://github.com/o/{name}" if address else "").source
     # -S leaves out the site-packages that the tests' own normlib is installed in.
-    program = "\n".join([source] * times)
+    program = "\n".join([before] + [source] * times)
     folder.mkdir(exist_ok=True)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     if address:
@@ -339,13 +339,13 @@ def first_cell(folder, address, times=1):
 
 def test_the_first_cell_clones_once_and_may_be_run_again(tmp_path, repository):
     content = tmp_path / "content"
-    (content / "book.part").mkdir(parents=True)  # left by a clone that was cut off
+    (content / "book-clone.part").mkdir(parents=True)  # left by a clone that was cut off
     done = first_cell(content, repository.as_uri(), times=2)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"normlib is at {content / 'book' / 'normlib'}\n" * 2
+    assert done.stdout == f"normlib is at {content / 'book-clone' / 'normlib'}\n" * 2
     repository.rename(tmp_path / "away")  # a later session of the same machine needs no network
     assert first_cell(content, repository.as_uri()).returncode == 0
-    assert not (content / "book.part").exists()
+    assert not (content / "book-clone.part").exists()
 
 
 def test_the_first_cell_uses_the_clone_that_it_lies_in(tmp_path, repository):
@@ -362,7 +362,31 @@ def test_the_first_cell_says_what_is_missing(tmp_path, address, message):
     done = first_cell(tmp_path / "content", address)
     assert done.returncode == 1
     assert message in done.stderr
-    assert not (tmp_path / "content" / "book").exists()
+    assert not (tmp_path / "content" / "book-clone").exists()
+
+
+def test_the_first_cell_takes_no_mere_folder_for_the_package(tmp_path, repository):
+    content = tmp_path / "content"
+    (content / "normlib").mkdir(parents=True)
+    done = first_cell(content, repository.as_uri(), before="import normlib")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"normlib is at {content / 'book-clone' / 'normlib'}\n"
+
+
+def test_the_first_cell_may_follow_a_restart_whatever_the_repository_is_called(tmp_path, repository):
+    content = tmp_path / "content"
+    for _ in range(2):
+        done = first_cell(content, repository.as_uri(), name="normlib")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"normlib is at {content / 'normlib-clone' / 'normlib'}\n"
+
+
+def test_the_first_cell_says_what_is_in_its_way(tmp_path, repository):
+    folder = tmp_path / "content" / "book-clone"
+    folder.mkdir(parents=True)
+    done = first_cell(tmp_path / "content", repository.as_uri())
+    assert done.returncode == 1
+    assert f"{folder} is no clone of the book: rename it, then run this cell again" in done.stderr
 
 
 # ---- the repository's address ----------------------------------------------------------------------------------------
