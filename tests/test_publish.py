@@ -30,6 +30,7 @@ MYST = {"myst_target", "myst_role", "myst_line_comment", "colon_fence", "math_bl
 MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block"}
 LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^", re.M)
 
+CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
 
 @pytest.fixture(scope="module")
 def book():
@@ -54,7 +55,7 @@ def test_nothing_that_only_sphinx_reads_is_left(book, page):
         tokens = list(book.parser.parse(text))
         kinds = {t.type for token in tokens for t in (token, *(token.children or []))}
         assert not kinds & MYST, f"{where}: {kinds & MYST}"
-        prose = "\n".join(t.content for t in tokens if t.type == "inline" and "`" not in t.content)
+        prose = "\n".join(CODE.sub("", t.content) for t in tokens if t.type == "inline")
         assert not LOOKS_RAW.search(prose), f"{where}: {LOOKS_RAW.search(prose)[0]!r}"
 
 
@@ -87,13 +88,15 @@ def test_equations_have_the_numbers_of_the_built_pages(book):
 
 SAMPLE = {
     "_config.yml": "parse: {myst_enable_extensions: [amsmath, colon_fence, deflist, dollarmath, substitution]}\n"
-    "bibtex_bibfiles: [refs.bib]\n",
+    "bibtex_bibfiles: [refs.bib]\nsphinx: {config: {myst_words_per_minute: 10}}\n",
     "_toc.yml": "root: one\nparts:\n- numbered: true\n  chapters:\n  - file: two\n  - file: three\n",
     "refs.bib": "@article{noether1918, author={Noether, Emmy}, title={Invariants}, journal={Nachr.}, "
     'year={1918}, url={https://example.org/n}}\n@book{abc, author={A, A. and B, B. and M{\\"u}ller, C.}, '
-    "title={T}, publisher={P}, year={2000}}\n",
-    "one.md": "# One\n\n(place)=\n## There\n\n"
-    ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n:::",
+    "title={T}, publisher={P}, year={2000}}\n@book{undated, author={A}, title={T}}\n"
+    "@book{nobody, title={T}, year={1}}\n",
+    "one.md": "# One\n\n(place)=\n## There, $a<b$\n\n:::{table} Two `spots`\n:name: spot\n| a |\n|---|\n:::\n\n"
+    "(bare)=\nText.\n\n"
+    ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n\n    Divided.\n:::",
     "two.md": "# Two\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
     "three.md": "# Three\n\n$$\nz\n$$ (eq-z)",
 }
@@ -125,6 +128,7 @@ def convert(sample):
         ("{doc}`three`, {ref}`here <place>`", "[Three](three.ipynb), [here](one.ipynb#place)"),
         ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb), [the mean](one.ipynb)"),
         (
+        ("{ref}`place`, {ref}`spot`", "[There, $a\\lt b$](one.ipynb#place), [Two `spots`](one.ipynb#spot)"),
             "[a](three.md), [b](#place), [c](https://x.org)",
             "[a](three.ipynb), [b](one.ipynb#place), [c](https://x.org)",
         ),
@@ -135,6 +139,10 @@ def convert(sample):
         ("```{tip}\nDo.\n```", "> **Tip**\n>\n> Do."),
         (
             ":::{dropdown} Why `x` < y?\n:open:\nSee {eq}`eq-x`.\n:::",
+        (
+            ":::{note}\n$x\n+y$\n\n```sh\necho $a\necho $b\n```\n\n- ~~~\n  $c\n  $d\n  ~~~\n:::",
+            "> **Note**\n>\n> $x +y$\n>\n> ```sh\n> echo $a\n> echo $b\n> ```\n>\n> - ~~~\n>   $c\n>   $d\n>   ~~~",
+        ),
             "<details>\n<summary>Why <code>x</code> &lt; y?</summary>\n\nSee (1.1).\n\n</details>",
         ),
         (
@@ -157,8 +165,8 @@ def test_a_piece_of_myst_becomes_plain(convert, text, expected):
 
 
 def test_a_glossary_becomes_a_list(convert):
-    text = SAMPLE["one.md"].partition("## There\n\n")[2]
-    assert convert(text, "one") == "- **batch, lot**: What is\naveraged.\n- **mean**: A sum."
+    text = ":::{glossary}" + SAMPLE["one.md"].partition(":::{glossary}")[2]
+    assert convert(text, "one") == "- **batch, lot**: What is\n  averaged.\n- **mean**: A sum.\n\n  Divided."
 
 
 @pytest.mark.parametrize(
@@ -177,6 +185,17 @@ def test_a_glossary_becomes_a_list(convert):
         ("{{ x }}", "two.md, cell 1: substitution.*; write it out"),
     ],
 )
+        ("[](three.md)", "two.md, cell 1: link to 'three.ipynb' without text, .*; give it one"),
+        ("[x][r]\n\n[r]: three.md", "two.md, cell 1: address 'three.md', which leads nowhere .*; write a link as"),
+        ("[x]( three.md )", "two.md, cell 1: address 'three.md', which"),
+        ("<project:three.md>", "two.md, cell 1: address 'project:three.md', which"),
+        ("![x][r]\n\n[r]: a.png", "two.md, cell 1: address 'a.png', .* draw a picture in a code cell"),
+        ('<img src="a.png">', "two.md, cell 1: address 'a.png', which"),
+        ("Text <img alt='x' src='a.png'>", "two.md, cell 1: address 'a.png', which"),
+        ('| a |\n|---|\n| <a href="three.md">x</a> |', "two.md, cell 1: address 'three.md', which"),
+        ("{ref}`bare`", "two.md, cell 1: reference to 'bare', which stands before no heading; write"),
+        ("{cite}`undated`", "two.md, cell 1: citation of 'undated', which has no year; add it to the bibliography"),
+        ("{cite}`nobody`", "two.md, cell 1: citation of 'nobody', which has no author or editor; add it"),
 def test_what_has_no_plain_form_is_named(convert, text, message):
     with pytest.raises(PublishError, match=message):
         convert(text)

@@ -186,7 +186,9 @@ def main() -> None:
         cache = get_cache(str(ROOT / "_build" / ".jupyter_cache"))
         pages = [page for page in book.pages.values() if page.name not in NOT_PUBLISHED]
         runs = {page.name: executed(page, cache) for page in pages}
-        book.seconds = {name: seconds for name, (_, seconds) in runs.items() if seconds is not None}
+        for name, (notebook, seconds) in runs.items():
+            if seconds is not None:
+                book.times[name] = (book.minutes(notebook), seconds)
         texts = {page.file: notebooks.dumps(publish(page, runs[page.name][0], book, address)) for page in pages}
     except (PublishError, notebooks.NotebookError, ValueError) as error:
         sys.exit(str(error))
