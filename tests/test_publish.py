@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import vl_convert
+from bs4 import BeautifulSoup
 
 from normlib import plots
 from normlib.cube import AxisCube
@@ -19,6 +20,7 @@ from normlib.design import DesignSpace
 from normlib.explorer import Explorer
 from normlib.guide import Guide
 from normlib.interactive import KINDS
+from normlib.questions import QUESTIONS
 from normlib.quiz import Quiz
 from tools import publish
 from tools.plain import NOT_PUBLISHED, Book, Converter, PublishError
@@ -28,9 +30,9 @@ HTML = ROOT / "_build" / "html"
 # What only Sphinx reads: the tokens of MyST-Parser, and text that looks like a piece of MyST.
 MYST = {"myst_target", "myst_role", "myst_line_comment", "colon_fence", "math_block_label", "amsmath", "dl_open"}
 MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block"}
+CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
 LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^", re.M)
 
-CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
 
 @pytest.fixture(scope="module")
 def book():
@@ -126,9 +128,9 @@ def convert(sample):
         ),
         ("{cite}`abc,\nnoether1918`", "(A et al., 2000; [Noether, 1918](https://example.org/n))"),
         ("{doc}`three`, {ref}`here <place>`", "[Three](three.ipynb), [here](one.ipynb#place)"),
+        ("{ref}`place`, {ref}`spot`", "[There, $a\\lt b$](one.ipynb#place), [Two `spots`](one.ipynb#spot)"),
         ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb), [the mean](one.ipynb)"),
         (
-        ("{ref}`place`, {ref}`spot`", "[There, $a\\lt b$](one.ipynb#place), [Two `spots`](one.ipynb#spot)"),
             "[a](three.md), [b](#place), [c](https://x.org)",
             "[a](three.ipynb), [b](one.ipynb#place), [c](https://x.org)",
         ),
@@ -138,11 +140,11 @@ def convert(sample):
         (":::{admonition} The *title*\na $x\n+y$\n\n- b\n:::", "> **The *title***\n>\n> a $x +y$\n>\n> - b"),
         ("```{tip}\nDo.\n```", "> **Tip**\n>\n> Do."),
         (
-            ":::{dropdown} Why `x` < y?\n:open:\nSee {eq}`eq-x`.\n:::",
-        (
             ":::{note}\n$x\n+y$\n\n```sh\necho $a\necho $b\n```\n\n- ~~~\n  $c\n  $d\n  ~~~\n:::",
             "> **Note**\n>\n> $x +y$\n>\n> ```sh\n> echo $a\n> echo $b\n> ```\n>\n> - ~~~\n>   $c\n>   $d\n>   ~~~",
         ),
+        (
+            ":::{dropdown} Why `x` < y?\n:open:\nSee {eq}`eq-x`.\n:::",
             "<details>\n<summary>Why <code>x</code> &lt; y?</summary>\n\nSee (1.1).\n\n</details>",
         ),
         (
@@ -183,8 +185,6 @@ def test_a_glossary_becomes_a_list(convert):
         ("\\begin{align}\nx\n\\end{align}", "two.md, cell 1: an environment outside .*; put it"),
         ("a\n: b", "two.md, cell 1: dl_open .*; write it out, or as a list"),
         ("{{ x }}", "two.md, cell 1: substitution.*; write it out"),
-    ],
-)
         ("[](three.md)", "two.md, cell 1: link to 'three.ipynb' without text, .*; give it one"),
         ("[x][r]\n\n[r]: three.md", "two.md, cell 1: address 'three.md', which leads nowhere .*; write a link as"),
         ("[x]( three.md )", "two.md, cell 1: address 'three.md', which"),
@@ -196,6 +196,8 @@ def test_a_glossary_becomes_a_list(convert):
         ("{ref}`bare`", "two.md, cell 1: reference to 'bare', which stands before no heading; write"),
         ("{cite}`undated`", "two.md, cell 1: citation of 'undated', which has no year; add it to the bibliography"),
         ("{cite}`nobody`", "two.md, cell 1: citation of 'nobody', which has no author or editor; add it"),
+    ],
+)
 def test_what_has_no_plain_form_is_named(convert, text, message):
     with pytest.raises(PublishError, match=message):
         convert(text)
@@ -272,9 +274,14 @@ def test_a_picture_is_stored_as_png_with_its_text_and_caption(book):
 def test_an_interactive_figure_carries_its_script_and_its_still_form(book, explorer, kind):
     quiz = lambda: Quiz("03_noise_and_batch_size")  # noqa: E731
     make = {"explorer": lambda: explorer, "cube": AxisCube, "guide": Guide, "design": DesignSpace, "quiz": quiz}[kind]
-    (output,) = published(book, PAGES[1], bundle(make())).cells[2].outputs
+    figure = make()
+    (output,) = published(book, PAGES[1], bundle(figure)).cells[2].outputs
     markup = output.data["text/html"]
     visible, _, script = markup.partition("<script>")
+    if "image/png" in output.data:  # the picture shows the still form, not what the live drawing starts with
+        page = BeautifulSoup(figure._repr_mimebundle_()["text/html"], "html.parser")
+        shown = BeautifulSoup(visible, "html.parser").img["alt"]
+        assert shown == page.find(class_="nl-still")["aria-label"] != page.find(role="img")["aria-label"]
     assert "<input" not in visible  # a front end that drops scripts shows no dead controls
     assert ("<img src=" in visible) == ("image/png" in output.data)
     assert "alt=" in visible or "<dt>" in visible or "<ol" in visible
@@ -282,7 +289,12 @@ def test_an_interactive_figure_carries_its_script_and_its_still_form(book, explo
     values = json.loads(re.search(r"^\}\)\((\{.*\}), function \(\) \{$", script, re.M)[1])
     assert values["vega"] == publish.VEGA
     assert "nl-interactive" in values["figure"]
-    assert not re.search(r'href=\\?"[\w-]+\.html', values["figure"])
+    embedded = BeautifulSoup(values["figure"], "html.parser").find(class_="nl-data")
+    for part in (visible, values["figure"], str(json.loads(embedded.string))):
+        assert not re.search(r"""<a href=\\?["']([\w-]+\.html|#)""", part)
+    if kind == "quiz":  # where an answer leads is still said
+        section = QUESTIONS["03_noise_and_batch_size"][0].answers[0].section
+        assert f"(“{section}”)" in embedded.string
     # Nothing is asked of the network but Vega.
     assert set(re.findall(r"https?://[\w./@-]+", script)) <= {publish.VEGA["address"], "http://www.w3.org/2000/svg"}
 
@@ -291,6 +303,9 @@ def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
     if not HTML.exists():
         pytest.skip("no book: run `make book`")
     monkeypatch.setattr(publish, "OUT", tmp_path / "published")
+    monkeypatch.setattr(publish, "DOWNLOADS", tmp_path / "downloads")
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / PAGES[1].file).write_text("the sources, which Sphinx copies")
     monkeypatch.setenv("REPOSITORY_URL", "https://github.com/o/r")
     publish.main()
     files = sorted((tmp_path / "published").iterdir())
@@ -300,7 +315,16 @@ def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
         assert notebook.cells[0].metadata.tags == ["setup"]
         ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
         assert ran or not file.name[0].isdigit(), f"{file.name} has no output"
+        assert not re.search(r'a href=\\*"#', file.read_text(encoding="utf-8")), f"{file.name}: a link within the page"
     assert f"{len(PAGES)} notebooks" in capsys.readouterr().out
+    (download,) = (tmp_path / "downloads").iterdir()
+    assert download.read_bytes() == (tmp_path / "published" / PAGES[1].file).read_bytes()
+    # The table of times, as the page has it.
+    page = BeautifulSoup((HTML / "chapters" / "00_intro.html").read_text(encoding="utf-8"), "html.parser")
+    rows = [[cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in page.select(".nl-times tr")]
+    intro = (tmp_path / "published" / "00_intro.ipynb").read_text(encoding="utf-8")
+    for title, minutes, seconds in rows:
+        assert re.search(rf"\| \[?{re.escape(title)}(\]\(\w+\.ipynb\))? \| {minutes} \| {seconds} \|", intro), title
 
 
 def test_vega_is_the_version_that_charts_are_compiled_for():
@@ -325,6 +349,19 @@ def test_links_in_a_cells_markdown_lead_to_notebooks(book):
 )
 def test_an_error_is_not_published(book, output):
     with pytest.raises(PublishError, match=r"cell 2 \('figure'\): an error or stderr .*run `make book`"):
+        published(book, PAGES[1], output)
+
+
+def test_a_figure_that_is_not_the_books_is_left_as_it_is(book):
+    data = {"text/html": "<figure>x</figure>", "text/plain": "x"}
+    (output,) = published(book, PAGES[1], nbformat.v4.new_output("display_data", data=data)).cells[2].outputs
+    assert output.data == data
+
+
+def test_a_picture_without_text_is_named(book):
+    data = {"text/html": '<figure class="nl-interactive nl-cube"><div class="nl-still"></div></figure>'}
+    output = nbformat.v4.new_output("display_data", data=data | {"image/png": "AAAA"})
+    with pytest.raises(PublishError, match=r"cell 2 \('figure'\): the picture of an nl-cube has no text; give its"):
         published(book, PAGES[1], output)
 
 
@@ -425,6 +462,12 @@ def test_the_environment_overrides_the_address(address):
     assert address() == ""
     assert address("https://github.com/a/b") == "https://github.com/a/b"
     assert address("https://github.com/a/b", "https://github.com/c/d.e") == "https://github.com/c/d.e"
+
+
+def test_without_an_entry_there_is_no_address(monkeypatch, tmp_path):
+    (tmp_path / "_config.yml").write_text("title: A book\n")
+    monkeypatch.delenv("REPOSITORY_URL", raising=False)
+    assert publish.repository.address(tmp_path) == ""
 
 
 @pytest.mark.parametrize("url", ["a/b", "https://github.com/a", "https://github.com/a/b.git", "https://x.org/a/b"])
