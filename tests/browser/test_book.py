@@ -1,5 +1,6 @@
 """Every page of the built book, opened from disk in a headless Chromium."""
 
+import json
 import os
 import re
 from functools import cache
@@ -274,6 +275,22 @@ def test_links_and_files_resolve(path):
     assert broken == [], f"{path.stem}: leads nowhere: {broken}"
     foreign = [link for link in found.files if urlsplit(link).netloc]
     assert foreign == [], f"{path.stem}: fetched from elsewhere: {foreign}"
+
+
+@each_page
+def test_the_download_is_the_executed_notebook(path):
+    """With a picture for each that the page shows; tools/publish.py puts it in place of the sources."""
+    downloads = [link for link in parts(path).links if re.search(r"_sources/.*\.ipynb$", link)]
+    if not (HTML.parents[1] / "chapters" / f"{path.stem}.ipynb").exists():
+        assert downloads == []
+        return
+    assert downloads
+    notebook = json.loads((path.parent / downloads[0]).read_text(encoding="utf-8"))
+    outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = re.findall(r'<figure class="(nl-figure|nl-interactive)', path.read_text(encoding="utf-8"))
+    assert sum("image/png" in data for data in outputs) >= figures.count("nl-figure")
+    interactive = sum("nl-interactive" in str(data.get("text/html")) for data in outputs)
+    assert interactive == figures.count("nl-interactive")
 
 
 @each_page
