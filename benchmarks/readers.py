@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tools.browser import chromium
+
 from .pairs import Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "pages.json"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 LIGHTHOUSE = "lighthouse@12.8.2"
 SCORES = ("performance", "accessibility", "best-practices")
@@ -64,14 +65,6 @@ class Measured:
     scores: dict[str, int] | None
 
 
-def browser_path() -> str:
-    """Raises Skipped where no browser is found."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise Skipped(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
-    return path
-
-
 def measure(pages: list[str] | None = None) -> list[Measured]:
     """Measures pages of the built book, named as in `_build/html` (None: all), and writes `_build/pages.json`.
 
@@ -84,7 +77,10 @@ def measure(pages: list[str] | None = None) -> list[Measured]:
         raise Skipped("no built book: run `make book` first")
     if missing := set(pages or ()) - set(found):
         raise Skipped(f"pages must be among {', '.join(found)}, got {', '.join(sorted(missing))}")
-    path = browser_path()
+    try:
+        path = chromium()
+    except FileNotFoundError as error:
+        raise Skipped(str(error)) from error
     from playwright.sync_api import sync_playwright
 
     print(HEADER)
