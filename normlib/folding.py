@@ -99,6 +99,13 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    """A copy with the module's attributes, but without its tensors, children and hooks."""
+    bare = copy.copy(module)
+    vars(bare).update(vars(nn.Module()) | {"training": module.training})
+    return bare
+
+
 def _fold(models: list[nn.Module]) -> nn.Module | None:
     first = models[0]
     kind = type(first)
@@ -107,8 +114,8 @@ def _fold(models: list[nn.Module]) -> nn.Module | None:
         children = [_fold([m[i] for m in models]) for i in range(len(first))]
         if None in children:
             return None
-        body = copy.copy(first)
-        body._modules = dict(zip(first._modules, children, strict=True))
+        body = _bare(first)
+        body._modules.update(zip(first._modules, children, strict=True))
         return body
     if kind is nn.Linear or (declared and isinstance(first, nn.Linear)):
         return _Linears(models)
@@ -121,7 +128,9 @@ def _fold(models: list[nn.Module]) -> nn.Module | None:
 
 def _widened(models: list[nn.Module]) -> nn.Module | None:
     """One layer of S times the channels and groups, its parameters and statistics joined; None if a scalar differs."""
-    wide = copy.deepcopy(models[0])
+    # Named in the memo, hooks are kept: copied, a method would report to a copy of its object.
+    hooks = [hook for module in models[0].modules() for each in _HOOKS for hook in getattr(module, each).values()]
+    wide = copy.deepcopy(models[0], {id(hook): hook for hook in hooks})
     for path, module in wide.named_modules():
         each = [m.get_submodule(path) for m in models]
         for name in ("num_features", "num_groups", "in_channels", "out_channels", "groups"):

@@ -172,16 +172,44 @@ def hooked_before(linear):
     linear.register_forward_pre_hook(lambda module, x: (2 * x[0],))
 
 
-def test_a_normalization_may_be_watched():
-    seen = []
+class Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def hook(self, layer, x, y=None):
+        self.seen.append(x[0].shape)
+
+
+def put(seen, layer, x, y=None):
+    seen.append(x[0].shape)
+
+
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
+@pytest.mark.parametrize("kind", ["function", "method", "partial"])
+def test_a_normalization_may_be_watched(register, kind):
+    recorder = Recorder()
+    hooks = {
+        "function": lambda *call: recorder.hook(*call),
+        "method": recorder.hook,
+        "partial": partial(put, recorder.seen),
+    }
 
     def norm(channels):
         layer = layers.BatchNorm(channels)
-        layer.register_forward_pre_hook(lambda layer, x: seen.append(x[0].shape))
+        getattr(layer, register)(hooks[kind])
         return layer
 
     fold([models.MLP(6, width=16, depth=1, norm_layer=norm) for _ in range(3)])(torch.randn(8, 3, 6))
-    assert seen == [(8, 48)]
+    assert recorder.seen == [(8, 48)]
+
+
+def test_what_is_hooked_to_the_folded_is_not_hooked_to_the_first():
+    alone = [models.MLP(6, width=16, depth=1, norm_layer=layers.BatchNorm) for _ in range(2)]
+    folded, seen = fold(alone), []
+    for module in folded.modules():
+        module.register_forward_hook(lambda module, x, y: seen.append(module))
+    alone[0](torch.randn(8, 6))
+    assert seen == []
 
 
 @pytest.mark.parametrize("change", [frozen, hooked, hooked_before, nn.utils.parametrizations.weight_norm])
