@@ -26,14 +26,14 @@ class _Linears(nn.Module):
 
     def __init__(self, models: list[nn.Linear]):
         super().__init__()
-        self.effective_weight = getattr(models[0], "effective_weight", None)
+        self.rule = None if type(models[0]) is nn.Linear else _bare(models[0])  # a child: told of mode and epoch
         self.weight = nn.Parameter(torch.stack([m.weight.detach().T for m in models]))  # (S, in, out)
         bias = None if models[0].bias is None else torch.stack([m.bias.detach()[None] for m in models])
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))  # (S, 1, out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.view(len(x), len(self.weight), -1).transpose(0, 1)
-        weight = self.weight if self.effective_weight is None else self.effective_weight(self.weight.mT).mT
+        weight = self.weight if self.rule is None else self.rule.effective_weight(self.weight.mT).mT
         y = torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
         return y.transpose(0, 1).flatten(1)
 
@@ -70,12 +70,13 @@ def fold(models: list[nn.Module]) -> Folded | None:
     - it acts on each channel alone, the channels of its tensors standing first, and two of its objects for as many
       channels differ in tensors only; or
     - it is an nn.Sequential, without tensors of its own, that does something to each value around its layers; or
-    - it is an nn.Linear that computes F.linear(x, self.effective_weight(self.weight), self.bias), where
-      `effective_weight` treats the last two dimensions of a tensor (…, out, in) as a weight.
+    - it is an nn.Linear, with no tensors of its own beside weight and bias, that computes
+      F.linear(x, self.effective_weight(self.weight), self.bias), where `effective_weight` treats the last two
+      dimensions of a tensor (…, out, in) as a weight.
 
-    No parameter may serve twice or be frozen, and no module may have parametrizations or hooks, which a model among
-    others would lose; but a normalization may be watched: its hooks, the first model's, see all models' channels side
-    by side.
+    All tensors must be registered. No parameter may serve twice or be frozen, and no module may have parametrizations
+    or hooks, which a model among others would lose; but a normalization may be watched: its hooks, the first model's,
+    see all models' channels side by side.
     """
     if not all(_is_plain(module) for model in models for module in model.modules()):
         return None
@@ -89,12 +90,13 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module does what its class says, and learns all its parameters."""
+    """Whether a module does what its class says, with registered tensors only, and learns all its parameters."""
     watched = isinstance(module, (*_NORMS, layers.LayerNorm, layers.InstanceNorm))
     hooked = not watched and any(getattr(module, hooks) for hooks in _HOOKS)
     return (
         not hooked
         and not parametrize.is_parametrized(module)
+        and not any(isinstance(value, Tensor) for value in vars(module).values())
         and all(p.requires_grad for p in module.parameters(recurse=False))
     )
 
@@ -110,15 +112,17 @@ def _fold(models: list[nn.Module]) -> nn.Module | None:
     first = models[0]
     kind = type(first)
     declared = vars(kind).get("folds", False)
+    own = {*first._parameters, *first._buffers}
     if kind.forward is nn.Sequential.forward or (declared and isinstance(first, nn.Sequential)):
         children = [_fold([m[i] for m in models]) for i in range(len(first))]
-        if None in children:
+        if own or None in children:
             return None
         body = _bare(first)
         body._modules.update(zip(first._modules, children, strict=True))
         return body
     if kind is nn.Linear or (declared and isinstance(first, nn.Linear)):
-        return _Linears(models)
+        known = kind is nn.Linear or hasattr(first, "effective_weight")
+        return _Linears(models) if known and own == {"weight", "bias"} and not first._modules else None
     if kind in _PLAIN or (kind is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)):
         return copy.deepcopy(first)
     if declared or kind in (*_NORMS, *_CONVOLUTIONS, layers.LayerNorm, layers.InstanceNorm):

@@ -1,5 +1,6 @@
 """Many models as one: every model computes and learns as it does alone."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from normlib import layers, models
-from normlib.convert import norm_factory, standardize_convolutions
+from normlib.convert import norm_factory, set_epoch, standardize_convolutions
 from normlib.folding import Folded, fold
 
 NORMS = {
@@ -141,6 +142,64 @@ class Odd(layers.BatchNorm):
     """A subclass may do anything with its channels."""
 
 
+class Gained(Centered):
+    folds = True
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.rand(()))
+
+    def effective_weight(self, weight):
+        return self.gain * weight
+
+
+class Masked(Centered):
+    folds = True
+
+    def __init__(self, *sizes, registered):
+        super().__init__(*sizes)
+        mask = torch.rand(self.weight.shape).round()
+        self.register_buffer("mask", mask) if registered else setattr(self, "mask", mask)
+
+    def effective_weight(self, weight):
+        return self.mask * weight
+
+
+class Doubled(nn.Linear):
+    """Declares itself and has no effective weight."""
+
+    folds = True
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Scaled(nn.Sequential):
+    """A sequence with a tensor of its own."""
+
+    folds = True
+
+    def __init__(self, *modules):
+        super().__init__(*modules)
+        self.scale = nn.Parameter(torch.rand(()))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+class Ranked(nn.Module):
+    """A layer with a tensor that nobody registered."""
+
+    folds = True
+
+    def __init__(self):
+        super().__init__()
+        self.slopes = torch.rand(4)
+
+    def forward(self, x):
+        return self.slopes * x
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -149,10 +208,36 @@ class Odd(layers.BatchNorm):
         partial(nn.Softmax, 1),
         partial(nn.Flatten, 2),
         partial(models.LeNet5),
+        partial(Gained, 4, 4),
+        partial(Masked, 4, 4, registered=True),
+        partial(Masked, 4, 4, registered=False),
+        partial(Doubled, 4, 4),
+        partial(Scaled, nn.ReLU()),
+        Ranked,
     ],
 )
 def test_what_is_not_known_is_not_folded(module):
     assert fold([nn.Sequential(nn.ReLU(), module()) for _ in range(2)]) is None
+
+
+class Noisy(Centered):
+    """An effective weight that depends on the mode and on the epoch."""
+
+    folds, epoch = True, 0
+
+    def set_epoch(self, epoch, epochs):
+        self.epoch = epoch
+
+    def effective_weight(self, weight):
+        return weight * (1 + self.epoch) + self.training
+
+
+def test_an_effective_weight_knows_mode_and_epoch():
+    alone = [nn.Sequential(Noisy(4, 3)) for _ in range(2)]
+    folded, x = fold(copy.deepcopy(alone)), torch.randn(5, 2, 4)
+    for net in (folded, *alone):
+        set_epoch(net.eval(), 3, 5)
+    torch.testing.assert_close(folded(x), torch.stack([model(x[:, s]) for s, model in enumerate(alone)], 1))
 
 
 def test_a_layer_used_twice_is_not_folded():
