@@ -3,6 +3,7 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -122,7 +123,7 @@ def test_a_model_that_breaks_leaves_the_others_alone():
     torch.testing.assert_close(logits[:, 1], build("bn", 1)(x[:, 1]))
 
 
-def test_layers_of_ones_own_that_differ_in_a_scalar_are_not_folded():
+def test_layers_that_counted_differently_are_not_folded():
     nets = [nn.Sequential(nn.Linear(6, 4), layers.BatchNorm(4)) for _ in range(2)]
     assert fold(nets) is not None
     nets[1](torch.randn(4, 6))  # counts a batch
@@ -240,9 +241,71 @@ def test_an_effective_weight_knows_mode_and_epoch():
     torch.testing.assert_close(folded(x), torch.stack([model(x[:, s]) for s, model in enumerate(alone)], 1))
 
 
-def test_a_layer_used_twice_is_not_folded():
-    linear = nn.Linear(4, 4)
-    assert fold([nn.Sequential(linear, linear) for _ in range(2)]) is None
+class Times(nn.Sequential):
+    """k times what its layers say."""
+
+    folds = True
+
+    def __init__(self, k):
+        super().__init__(nn.ReLU())
+        self.k = k
+
+    def forward(self, x):
+        return self.k * super().forward(x)
+
+
+def ramp(top):
+    return lambda epoch, epochs: (1 + top * epoch / epochs, 0.0)
+
+
+def limits(epoch, epochs, top):
+    return ramp(top)(epoch, epochs)
+
+
+def held(momentum_lambda):
+    layer = layers.MomentumBatchNorm(4, 2)
+    layer.momentum_lambda = momentum_lambda
+    return layer
+
+
+DIFFERENT = {
+    "class": (nn.ReLU, nn.Tanh),
+    "option": (partial(layers.BatchNorm, 4), partial(layers.BatchNorm, 4, eps=1.0)),
+    "attribute": (partial(Times, 1), partial(Times, 5)),
+    "property": (partial(held, 0.0), partial(held, 0.5)),
+    "inside": (lambda: Shifted(layers.BatchNorm(4)), lambda: Shifted(layers.BatchNorm(4, momentum=0.5))),
+    "length": (lambda: nn.Sequential(nn.ReLU()), lambda: nn.Sequential(nn.ReLU(), nn.ReLU())),
+    "bias": (partial(nn.Linear, 4, 4), partial(nn.Linear, 4, 4, bias=False)),
+    "type": (partial(nn.Linear, 4, 4), partial(nn.Linear, 4, 4, dtype=torch.float64)),
+    "mode": (nn.Dropout, lambda: nn.Dropout().eval()),
+    "function": tuple(partial(layers.BatchRenorm, 4, schedule=ramp(top)) for top in (1, 2)),
+    "partial": tuple(partial(layers.BatchRenorm, 4, schedule=partial(limits, top=top)) for top in (1, 2)),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_models_that_differ_in_more_than_tensors_are_not_folded(what):
+    one, other = (nn.Sequential(nn.Linear(4, 4), part()) for part in DIFFERENT[what])
+    assert fold([one, copy.deepcopy(one)]) is not None
+    assert fold([one, other]) is None
+
+
+def test_models_that_cannot_be_compared_are_not_folded():
+    assert fold([nn.Sequential(Times(np.ones(2))) for _ in range(2)]) is None
+
+
+@pytest.mark.parametrize("schedule", [lambda: ramp(2), lambda: partial(limits, top=2)], ids=["function", "partial"])
+def test_functions_that_say_the_same_are_no_difference(schedule):
+    assert schedule() != schedule()
+    assert fold([nn.Sequential(layers.BatchRenorm(4, schedule=schedule())) for _ in range(2)]) is not None
+
+
+@pytest.mark.parametrize("layer", [partial(nn.Linear, 4, 4), partial(layers.BatchNorm, 4, affine=False)])
+def test_a_tensor_used_twice_is_not_folded(layer):
+    twice = [layer() for _ in range(2)]
+    assert fold([nn.Sequential(one, layer()) for one in twice]) is not None
+    assert fold([nn.Sequential(one, one) for one in twice]) is None
+    assert fold([nn.Sequential(twice[0], layer()) for _ in range(2)]) is None
 
 
 def frozen(linear):
