@@ -173,6 +173,18 @@ def test_text_stands_out(page_factory, path, theme):
         assert faint == [], f"{path.stem}, {theme}: contrast below 4.5 : 1: {faint}"
 
 
+def test_text_in_figures_is_in_the_pages_ink():
+    """Text is drawn as shapes after a comment, or as text; a color of its own would be one made for lines."""
+    drawn = [
+        (path.stem, *found)
+        for path in PAGES
+        for found in re.findall(r"<!-- (.+?) -->\s*<g([^>]*)>|<text([^>]*)>", path.read_text(encoding="utf-8"))
+    ]
+    assert all(any(entry[kind] for entry in drawn) for kind in (1, 3)), "one of the two was not found"
+    own = re.compile(r"""\b(fill(: |=")(?!currentColor)|opacity)""")
+    assert [entry for entry in drawn if own.search(entry[2] + entry[3])] == []
+
+
 SLIDERS = ".nl-explorer input[type=range]"
 
 
