@@ -48,7 +48,8 @@ def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
     """The layer `name` as a function of the number of channels, ready for a `norm_layer=` argument.
 
     Args:
-        name: "bn", "brn", "ln", "in", "gn", "bcn" or "mbn" for the classes of `normlib.layers`; "none" gives None.
+        name: "none", which gives None, or a class of `normlib.layers`:
+            "bn", "brn", "ln", "in", "gn", "bcn" or "mbn".
         options: passed to the layer, for example virtual_batch_size=4. "mbn" needs batch_size. The
             num_groups of "gn" and "bcn", 32 by default, is fitted to each width by `fitting_groups`.
 
