@@ -12,13 +12,13 @@ HTML := _build/html/index.html
 SOURCES := normlib tests tools chapters $(wildcard benchmarks conftest.py)
 
 # Outputs that repeat: no progress bar, no widget with a random id, and one thread a process, the nets being small.
-book notebooks published test: export NORMLIB_PROGRESS = 0
-book notebooks published test: export NORMLIB_STATIC = 1
-book notebooks published test: export OMP_NUM_THREADS = 1
+book notebooks test: export NORMLIB_PROGRESS = 0
+book notebooks test: export NORMLIB_STATIC = 1
+book notebooks test: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint serve pdf figures lab bench notebooks published test-colab requirements clean python
+.PHONY: help book test lint serve pdf figures lab bench notebooks test-colab requirements clean python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -36,9 +36,10 @@ $(STAMP): requirements.txt pyproject.toml | python
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@
 
-book: $(STAMP) ## run every notebook and build the book (.venv on the first call)
-	@$(BIN)/python tools/execute.py
+book: $(STAMP) ## run every notebook, build the book, write the notebooks for Colab (.venv on the first call)
+	@$(BIN)/python -m tools.execute
 	$(BIN)/jupyter-book build . -W -n --keep-going
+	@$(BIN)/python -m tools.publish
 	@echo "Open $(CURDIR)/$(HTML)"
 
 lint: $(STAMP) ## ruff: rules and layout, notebooks included
@@ -47,9 +48,6 @@ lint: $(STAMP) ## ruff: rules and layout, notebooks included
 
 test: lint book ## every check: lint, package, notebooks, the built book
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 tests chapters
-
-published: book ## the executed notebooks for Colab and GitHub, into _build/published/chapters
-	@$(BIN)/python -m tools.publish
 
 # Colab's versions before those of .venv on the path: what both have alike, such as torch, is installed once.
 $(COLAB_STAMP): requirements-colab.txt $(STAMP)
@@ -60,20 +58,20 @@ $(COLAB_STAMP): requirements-colab.txt $(STAMP)
 	$(COLAB)/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements-colab.txt
 	touch $@
 
-test-colab: $(COLAB_STAMP) published ## run the published notebooks with Colab's versions, and move their sliders
+test-colab: $(COLAB_STAMP) book ## run the published notebooks with Colab's versions, and move their sliders
 	$(COLAB)/bin/python -m tools.colab
 
-serve: $(HTML) ## serve the built book (PORT=8000)
+serve: $(STAMP) $(HTML) ## serve the built book (PORT=8000)
 	@echo "http://localhost:$(PORT)/"
 	@$(BIN)/python -m http.server --bind localhost --directory _build/html $(PORT)
 
 $(HTML):
 	@$(MAKE) book
 
-pdf: $(HTML) ## the whole book as one PDF, _build/small-batches.pdf (needs a Chromium)
-	@$(BIN)/python tools/pdf.py
+pdf: book ## the whole book as one PDF, _build/small-batches.pdf (needs a Chromium)
+	@$(BIN)/python -m tools.pdf
 
-figures: $(HTML) ## every picture of the built book as SVG, for slides, into _build/figures
+figures: book ## the drawings of the book as SVG, for slides, into _build/figures
 	@$(BIN)/python tools/figures.py
 
 lab: $(STAMP) ## open the chapters in JupyterLab

@@ -377,7 +377,7 @@ class DesignSpace(Interactive):
             f'<div class="nl-readout" aria-live="polite"><p class="nl-name">{text(now.name)}</p>'
             f'<p class="nl-forward">{text(now.forward)}</p><p class="nl-backward">{text(now.backward)}</p>'
             f'<p class="nl-sentence">{text(now.sentence)}</p></div></div>'
-            f'<div class="nl-still">{_table()}</div>{self._figcaption()}'
+            f'<div class="nl-still" role="group" aria-label="{text(_still_alt())}">{_table()}</div>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{block}</script></figure>'
         )
 
@@ -398,10 +398,21 @@ class DesignSpace(Interactive):
                     ax.plot([c, c], [0, SAMPLES], color=style.INK, linewidth=0.5, alpha=0.4)
                 ax.set(xlim=(-0.2, CHANNELS + 0.2), ylim=(SAMPLES + 0.2, -0.2), aspect="equal")
                 ax.set_title(label.replace(", ", ",\n"))
-                short = dict.fromkeys(setting(*key).short for key in named() if key[0] == sets)
-                ax.text(CHANNELS / 2, SAMPLES + 0.6, "\n".join(short), ha="center", va="top", fontsize=8)
+                ax.text(CHANNELS / 2, SAMPLES + 0.6, "\n".join(_shorts(sets)), ha="center", va="top", fontsize=8)
                 ax.axis("off")
             return svg.save(figure, "png", facecolor="white", dpi=110)
+
+
+def _shorts(sets: str) -> list[str]:
+    """The methods that use an index set, by their short names, each once."""
+    return list(dict.fromkeys(setting(*key).short for key in named() if key[0] == sets))
+
+
+def _still_alt() -> str:
+    """What both still forms, the PNG and the table, show."""
+    return "The methods by the values that share a statistic. " + " ".join(
+        f"{label.capitalize()}: {', '.join(_shorts(sets))}." for sets, label in SETS.items()
+    )
 
 
 def _axes(source: str) -> tuple[str, str]:

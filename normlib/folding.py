@@ -7,6 +7,9 @@ small networks, where time goes into the number of calls, ten seeds then cost le
 """
 
 import copy
+from collections.abc import Sequence
+from functools import partial
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +29,14 @@ class _Linears(nn.Module):
 
     def __init__(self, models: list[nn.Linear]):
         super().__init__()
-        self.effective_weight = getattr(models[0], "effective_weight", None)
+        self.rule = None if type(models[0]) is nn.Linear else _bare(models[0])  # a child: told of mode and epoch
         self.weight = nn.Parameter(torch.stack([m.weight.detach().T for m in models]))  # (S, in, out)
         bias = None if models[0].bias is None else torch.stack([m.bias.detach()[None] for m in models])
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))  # (S, 1, out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.view(len(x), len(self.weight), -1).transpose(0, 1)
-        weight = self.weight if self.effective_weight is None else self.effective_weight(self.weight.mT).mT
+        weight = self.weight if self.rule is None else self.rule.effective_weight(self.weight.mT).mT
         y = torch.bmm(x, weight) if self.bias is None else torch.baddbmm(self.bias, x, weight)
         return y.transpose(0, 1).flatten(1)
 
@@ -60,26 +63,70 @@ class Folded(nn.Module):
         _unfold(self.body, models)
 
 
+def alike(models: Sequence[nn.Module]) -> bool:
+    """Whether the models differ in the values of parameters and buffers only.
+
+    Attributes must be equal by ==, functions and partials in code and in what they hold; what == cannot answer counts
+    as a difference.
+    """
+    first, *others = map(_description, models)
+    try:
+        return all(other == first for other in others)
+    except (RuntimeError, ValueError):  # tensors and arrays have an == of their own
+        return False
+
+
+_MODULE = vars(nn.Module()).keys() - {"training"}  # what every module has
+
+
+def _description(model: nn.Module) -> list[tuple]:
+    """Path, class, attributes and tensors' forms of each module."""
+    return [
+        (
+            path,
+            type(module),
+            {name: _meaning(value) for name, value in vars(module).items() if name not in _MODULE},
+            {n: t if t is None else (t.shape, t.dtype) for n, t in (module._parameters | module._buffers).items()},
+        )
+        for path, module in model.named_modules(remove_duplicate=False)
+    ]
+
+
+def _meaning(value):
+    """What can be compared of an attribute: a function made anew is another object, and so is a partial."""
+    if isinstance(value, FunctionType):
+        return value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__
+    if isinstance(value, partial):
+        return _meaning(value.func), value.args, value.keywords
+    return value
+
+
 def fold(models: list[nn.Module]) -> Folded | None:
-    """The models as one, or None where one of their layers is not known to fold.
+    """The models as one, or None where they are not `alike` or one of their layers is not known to fold.
 
     Known are nn.Sequential (and subclasses that keep its `forward`), nn.Linear, nn.Conv2d, 2-d pooling, nn.Flatten of
     everything, elementwise activations, nn.Dropout and the layers of `normlib.layers`, no subclasses of the last. A
     class of one's own declares itself by `folds = True`, not inherited, if
 
-    - it acts on each channel alone, the channels of its tensors standing first, and two of its objects for as many
-      channels differ in tensors only; or
+    - it acts on each channel alone, the channels of its tensors standing first; or
     - it is an nn.Sequential, without tensors of its own, that does something to each value around its layers; or
-    - it is an nn.Linear that computes F.linear(x, self.effective_weight(self.weight), self.bias), where
-      `effective_weight` treats the last two dimensions of a tensor (…, out, in) as a weight.
+    - it is an nn.Linear, with no tensors of its own beside weight and bias, that computes
+      F.linear(x, self.effective_weight(self.weight), self.bias), where `effective_weight` treats the last two
+      dimensions of a tensor (…, out, in) as a weight.
 
-    No parameter may serve twice or be frozen, and no module may have parametrizations or hooks, which a model among
-    others would lose; but a normalization may be watched: its hooks, the first model's, see all models' channels side
-    by side.
+    All tensors must be registered. None may serve twice, no parameter be frozen, and no module may have
+    parametrizations or hooks, which a model among others would lose; but a normalization may be watched: its hooks, the
+    first model's, see all models' channels side by side.
     """
-    if not all(_is_plain(module) for model in models for module in model.modules()):
+    if not alike(models) or not all(_is_plain(module) for model in models for module in model.modules()):
         return None
-    if sum(1 for _ in models[0].named_parameters(remove_duplicate=False)) != len(list(models[0].parameters())):
+    tensors = [
+        id(tensor)
+        for model in models
+        for named in (model.named_parameters, model.named_buffers)
+        for _, tensor in named(remove_duplicate=False)
+    ]
+    if len(set(tensors)) < len(tensors):
         return None
     body = _fold(models)
     return None if body is None else Folded(models, body)
@@ -89,29 +136,39 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module does what its class says, and learns all its parameters."""
+    """Whether a module does what its class says, with registered tensors only, and learns all its parameters."""
     watched = isinstance(module, (*_NORMS, layers.LayerNorm, layers.InstanceNorm))
     hooked = not watched and any(getattr(module, hooks) for hooks in _HOOKS)
     return (
         not hooked
         and not parametrize.is_parametrized(module)
+        and not any(isinstance(value, Tensor) for value in vars(module).values())
         and all(p.requires_grad for p in module.parameters(recurse=False))
     )
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """A copy with the module's attributes, but without its tensors, children and hooks."""
+    bare = copy.copy(module)
+    vars(bare).update(vars(nn.Module()) | {"training": module.training})
+    return bare
 
 
 def _fold(models: list[nn.Module]) -> nn.Module | None:
     first = models[0]
     kind = type(first)
     declared = vars(kind).get("folds", False)
+    own = {*first._parameters, *first._buffers}
     if kind.forward is nn.Sequential.forward or (declared and isinstance(first, nn.Sequential)):
         children = [_fold([m[i] for m in models]) for i in range(len(first))]
-        if None in children:
+        if own or None in children:
             return None
-        body = copy.copy(first)
-        body._modules = dict(zip(first._modules, children, strict=True))
+        body = _bare(first)
+        body._modules.update(zip(first._modules, children, strict=True))
         return body
     if kind is nn.Linear or (declared and isinstance(first, nn.Linear)):
-        return _Linears(models)
+        known = kind is nn.Linear or hasattr(first, "effective_weight")
+        return _Linears(models) if known and own == {"weight", "bias"} and not first._modules else None
     if kind in _PLAIN or (kind is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)):
         return copy.deepcopy(first)
     if declared or kind in (*_NORMS, *_CONVOLUTIONS, layers.LayerNorm, layers.InstanceNorm):
@@ -120,8 +177,10 @@ def _fold(models: list[nn.Module]) -> nn.Module | None:
 
 
 def _widened(models: list[nn.Module]) -> nn.Module | None:
-    """One layer of S times the channels and groups, its parameters and statistics joined; None if a scalar differs."""
-    wide = copy.deepcopy(models[0])
+    """One layer of S times the channels and groups, its tensors joined; None if a buffer that is a scalar differs."""
+    # Named in the memo, hooks are kept: copied, a method would report to a copy of its object.
+    hooks = [hook for module in models[0].modules() for each in _HOOKS for hook in getattr(module, each).values()]
+    wide = copy.deepcopy(models[0], {id(hook): hook for hook in hooks})
     for path, module in wide.named_modules():
         each = [m.get_submodule(path) for m in models]
         for name in ("num_features", "num_groups", "in_channels", "out_channels", "groups"):

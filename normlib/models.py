@@ -170,11 +170,14 @@ def _convolution(before: int, channels: int, norm_layer: NormLayer | None, strid
 
 
 class ThinResNet(nn.Sequential):
-    """The CIFAR ResNets of He et al. (2016, arXiv 1512.03385) at any width: a 3×3 convolution, then three stages of
-    n basic blocks each, of width, 2 · width and 4 · width channels, the last two of which begin with stride 2.
+    """Like the CIFAR ResNets of He et al. (2016, arXiv 1512.03385), at any width: a 3×3 convolution, then three stages
+    of n basic blocks each, of width, 2 · width and 4 · width channels, the last two of which begin with stride 2.
+
+    Where the number of channels changes, the shortcut is a 1×1 convolution and a norm; theirs has no parameters.
 
     Args:
-        depth: number of convolutions and linear layers, 6n + 2: 8, 14, 20, …
+        depth: number of 3×3 convolutions and linear layers, 6n + 2: 8, 14, 20, … The two 1×1 convolutions of the
+            shortcuts are not counted.
         width: channels of the first stage, 16 in the paper.
         in_channels: channels of the images.
         num_classes: outputs.

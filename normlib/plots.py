@@ -164,7 +164,7 @@ def show(*axes: Axes, alt: str, caption: str = "") -> Picture:
 
 
 def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: int = 6) -> Axes:
-    """A panel of grey images (n, H, W) with a title each; wrong ones are crossed out as well as coloured."""
+    """A panel of grey images (n, H, W) with a title each; wrong ones are crossed out."""
     rows = -(-len(images) // columns)
     with matplotlib.rc_context(style.MATPLOTLIB):  # made outside, the figure would be a white card on a dark page
         figure = Figure(figsize=(0.62 * columns, 0.85 * rows), layout="constrained")
@@ -175,7 +175,7 @@ def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: in
             ax = frame.inset_axes((column / columns, 1 - (row + 1) / rows, 0.92 / columns, 0.72 / rows))
             ax.imshow(image, cmap="gray", interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            ax.set_title(title, fontsize=8, pad=2, color=style.INK if ok else style.COLORS[1])
+            ax.set_title(title, fontsize=8, pad=2)
             if not ok:
                 ax.plot([0, 1], [0, 1], color=style.COLORS[1], linewidth=1.5, transform=ax.transAxes)
     return frame

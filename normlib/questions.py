@@ -607,8 +607,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             1,
             (
                 "Stale statistics: 0.99 remembers weights that are gone.",
-                "The forward pass is the same in both. With the whole projection the history's error stays near the "
-                "noise: staleness was a consequence.",
+                "The forward pass is the same in both. With the whole projection the history's error stays about "
+                "twice the noise: staleness was a consequence.",
                 "The conflict, measured",
             ),
             (
@@ -680,7 +680,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "The learning rate decides which method leads.",
-                "Who leads hardly changed with the rate; who seems to fail did.",
+                "Who leads changed from m = 8 on alone, among methods not told apart; who seems to fail changed below "
+                "8 too.",
                 "What a fixed learning rate would have said",
             ),
             (

@@ -20,9 +20,9 @@ UNCHOSEN = "Choose an answer first."
 
 
 def anchor(section: str) -> str:
-    """The id that Sphinx gives a heading."""
+    """The id that docutils gives a heading, but for letters that it spells out, such as ø."""
     ascii_only = unicodedata.normalize("NFKD", section).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_only.lower()).strip("-")
+    return re.sub(r"^[-0-9]+|-+$", "", re.sub(r"[^a-z0-9]+", "-", ascii_only.lower()))
 
 
 class Quiz(Interactive):

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from . import checkpoints
 from .convert import set_epoch
 from .datasets import Data
-from .folding import fold
+from .folding import alike, fold
 from .layers import _checks
 
 Sampler = Callable[[Tensor, int, torch.Generator], Iterable[Tensor]]
@@ -153,7 +153,8 @@ def train(
             `datasets.crop_flip`.
         virtual_batch_size: set on every layer that has that attribute; None leaves the layers as they were built.
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
-            model without convolutions, or with convolutions that fold over images of at most 16×16 pixels.
+            model without convolutions, or with convolutions that fold over images of at most 16×16 pixels, and the
+            models are `folding.alike`.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
             it is there; for seeds trained together. The caller removes it.
         label: shown by the progress bar.
@@ -170,7 +171,7 @@ def train(
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
             the processes, a virtual_batch_size that is no integer of at least 1, a checkpoint for seeds trained one
-            after the other.
+            after the other, together for models that differ in more than parameters and buffers.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
@@ -198,7 +199,9 @@ def train(
     if together is None:
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in models[0].modules())
         small = data.x_train[0, 0].numel() <= _SMALL and len(models) > 1
-        together = data.x_train.is_cpu and (not convolutional or (small and fold(models) is not None))
+        together = data.x_train.is_cpu and alike(models) and (not convolutional or (small and fold(models) is not None))
+    elif together and not alike(models):
+        raise ValueError("together must be None or False for models that differ in attributes or layers, got True")
     if checkpoint is not None and len(seeds) > 1 and not together:
         raise ValueError(f"checkpoint is for seeds trained together, got seeds {list(seeds)} one after the other")
     options = dict(

@@ -1,8 +1,13 @@
-"""The table of `make bench`: what a partial run measures anew, and what it leaves."""
+"""The tables of `make bench`: what a partial run measures anew and leaves, how pages are served and shown."""
 
 import json
+import urllib.error
+import urllib.request
+
+import pytest
 
 from benchmarks import __main__ as bench
+from benchmarks import readers
 from benchmarks.pairs import Row
 
 
@@ -30,3 +35,29 @@ def test_the_readme_has_every_row_and_says_which_are_old():
     assert "| b | 1 × |  | ≤ 0.5, **missed** |" in lines
     assert "1 rows are of earlier runs, the first on 2001-01-01." in text
     assert "old" not in lines
+
+
+def test_pages_are_served_as_a_static_host_does(tmp_path):
+    (tmp_path / "a.html").write_text("<p>" + 1000 * "a")
+    with readers._served(tmp_path) as address:
+        with urllib.request.urlopen(f"{address}/a.html") as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert int(answer.headers["Content-Length"]) < 100
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/b.html")
+
+
+def test_a_low_score_is_marked_and_what_was_not_measured_is_a_dash():
+    scores = {"performance": readers.LEAST - 1, "accessibility": readers.LEAST, "best-practices": 100}
+    row = readers.Measured("a.html", "phone", 12.3, 4, None, None, None, scores)
+    assert readers.line(row).split() == ["a.html", "phone", "12", "kB", "4", "–", "–", "–", "94!", "95", "100"]
+    assert "!" not in readers.line(readers.Measured("a.html", "phone", 12.3, 4, 1.0, 2.0, 3.0, None))
+
+
+def test_pages_that_are_not_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "HTML", tmp_path)
+    with pytest.raises(readers.Skipped, match="make book"):
+        readers.measure()
+    (tmp_path / "a.html").write_text("")
+    with pytest.raises(readers.Skipped, match=r"among a\.html, got b\.html"):
+        readers.measure(["b.html"])

@@ -160,14 +160,15 @@ def extended(suite, tmp_path_factory):
 
 
 def test_the_method_is_in_the_layout_of_the_house(extended):
+    files = sorted({change.file for changes in STEPS.values() for change in changes if change.file.endswith(".py")})
     for command in (["check"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *command, "normlib", "tests", "tools", "chapters"]
+        command = [sys.executable, "-m", "ruff", *command, *files, CHAPTER]
         done = subprocess.run(command, cwd=extended, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_method_passes_the_suite(extended, suite):
-    files = {file for _, file, _, _ in LEFT_OUT.values()} | {"tests/test_floors.py"}
+    files = {file for _, file, _, _ in LEFT_OUT.values()} | {"tests/test_floors.py", "tests/test_glossary.py"}
     files |= {"tests/layers/test_all_layers.py", "tests/layers/test_planted_mistakes.py"}
     chosen = " or ".join((*MARKS, *sorted(GUARDS)))
     done = suite(extended, *sorted(files), "-k", f"({chosen}) and not ({' or '.join(TWICE)})")
@@ -182,6 +183,7 @@ def test_the_method_passes_the_suite(extended, suite):
         "test_imports_go_down[layers/mean_only_batch_norm.py]",
         "test_hooks_are_kept_and_can_be_removed[mobn]",
         "test_folded_is_each_alone[mobn-MLP]",
+        "test_a_chapter_opens_with_a_link_to_the_notation[10_mean_only.ipynb]",
         "TestChapter::test_is_stored_in_the_normal_form[10_mean_only.ipynb]",
         "test_a_row_leads_to_a_section_of_the_book[MOBN-1]",
         "test_what_arithmetic_settles_is_reproduced[MOBN-1]",

@@ -176,8 +176,12 @@ def test_the_html_holds_every_setting(figure, data):
     assert data["axes"][list(SOURCES).index("weights")] == ["filters", "input channels"]
     assert html.escape(setting("group", "weights", "none").sentence) in text
     assert "A &lt;caption&gt;." in text
-    still = text[text.index('<div class="nl-still">') :]
+    still = text[text.index('<div class="nl-still"') :]
     assert still.count("<tr>") == 1 + len(named())
+    label = html.unescape(re.match(r'[^>]* aria-label="([^"]*)"', still)[1])
+    for sets, words in SETS.items():
+        (methods,) = re.findall(rf"{words}: ([^.]*)\.", label, re.IGNORECASE)
+        assert set(methods.split(", ")) == {setting(*key).short for key in named() if key[0] == sets}
 
 
 def test_two_figures_are_the_same_bytes_and_ids_come_from_the_content(figure):

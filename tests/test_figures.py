@@ -1,38 +1,73 @@
 """Pictures taken out of a page for slides."""
 
+import re
 import xml.etree.ElementTree as ET
+from html import unescape
 
 import pytest
 
+from normlib import plots
+from normlib.cube import METHODS, AxisCube
+from normlib.design import DesignSpace
+from normlib.explorer import Explorer
+from normlib.guide import Guide
+from normlib.quiz import Quiz
 from tools import figures
 
-PANEL = '<svg width="100%" viewBox="0 0 {} 50" fill="currentColor" aria-hidden="true"><path d="M 0 0"/></svg>'
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def markup():
+    """The HTML of a figure of each kind, as the built page holds it."""
+    axes = plots.panels(2)
+    for ax in axes:
+        ax.plot([0, 1], [0, 1])
+        ax.set(xlabel="x", ylabel="y")
+    texts = {"title": "A line", "x_label": "x", "y_label": "y", "alt": "A line that turns."}
+    explorer = Explorer(lambda m: {"a": ([0, 1], [0, m])}, sliders={"m": [1, 2]}, **texts)
+    made = {"plot": plots.show(*axes, alt="It's a < b"), "explorer": explorer, "cube": AxisCube()}
+    made |= {"design": DesignSpace(), "guide": Guide(), "quiz": Quiz("03_noise_and_batch_size")}
+    return {name: figure._repr_mimebundle_()["text/html"] for name, figure in made.items()}
 
 
 @pytest.fixture
-def page(tmp_path, monkeypatch):
+def page(tmp_path, monkeypatch, markup):
     monkeypatch.setattr(figures, "PAGES", tmp_path / "chapters")
     monkeypatch.setattr(figures, "TARGET", tmp_path / "figures")
     figures.PAGES.mkdir()
-    label = 'role="img" aria-label="It&#x27;s a &lt; b"'
-    (figures.PAGES / "01_x.html").write_text(
-        f'<figure class="nl-figure"><div {label}>{PANEL.format(100)}{PANEL.format(60)}</div></figure>'
-        '<figure class="nl-interactive nl-quiz"><ol></ol></figure>'
-        f'<figure class="nl-interactive nl-explorer"><div class="nl-still" {label}>{PANEL.format(9)}</div></figure>'
-    )
+    (figures.PAGES / "01_x.html").write_text("".join(markup.values()), encoding="utf-8")
 
 
-def test_each_picture_becomes_a_file_that_stands_alone(page, capsys):
-    (figures.TARGET).mkdir()
+def test_each_drawing_becomes_a_file_that_stands_alone(page, markup, capsys):
+    figures.TARGET.mkdir()
     (figures.TARGET / "09_gone-01.svg").write_text("of an earlier book")
     assert figures.main() == 0
-    assert sorted(path.name for path in figures.TARGET.iterdir()) == ["01_x-01.svg", "01_x-02.svg"]
-    assert "2 figures" in capsys.readouterr().out
-    drawing = ET.parse(figures.TARGET / "01_x-01.svg").getroot()
-    assert drawing.attrib["viewBox"] == f"0 0 {100 + figures.GAP + 60} 50"
-    title, first, second = drawing
-    assert title.text == "It's a < b"
-    assert (first.attrib["x"], second.attrib["x"]) == ("0", str(100 + figures.GAP))
+    assert sorted(path.name for path in figures.TARGET.iterdir()) == [f"01_x-0{n}.svg" for n in (1, 2, 3)]
+    assert "3 figures" in (said := capsys.readouterr().out)
+    assert "left out, being text in print: 3" in said
+    plot, explorer, cube = (ET.parse(path).getroot() for path in sorted(figures.TARGET.iterdir()))
+    assert plot.find(f"{SVG}title").text == "It's a < b"
+    for name, drawing in (("explorer", explorer), ("cube", cube)):
+        label = re.search(r'class="nl-still"[^>]* aria-label="([^"]*)"', markup[name])[1]
+        assert drawing.find(f"{SVG}title").text == unescape(label)
+
+
+def test_panels_stand_side_by_side_under_their_names(markup):
+    drawing = ET.fromstring(figures.svg(markup["cube"]))
+    panels = drawing.findall(f"{SVG}svg")
+    assert len(panels) == len(METHODS)
+    names = [text.text for text in drawing.findall(f"{SVG}text")]
+    assert [name.split(" of ")[0].split(", G")[0] for name in names] == list(METHODS.values())
+    lefts = [float(panel.attrib["x"]) for panel in panels]
+    widths = [float(panel.attrib["width"]) for panel in panels]
+    gaps = [b - a - width for a, b, width in zip(lefts, lefts[1:], widths, strict=False)]
+    assert gaps == [figures.GAP] * (len(METHODS) - 1)
+    _, _, width, height = map(float, drawing.attrib["viewBox"].split())
+    assert width == lefts[-1] + widths[-1]
+    assert height == figures.LINE + float(panels[0].attrib["height"])
+    for panel in panels:
+        assert panel.attrib["width"] == panel.attrib["viewBox"].split()[2]
 
 
 def test_without_a_book_it_says_what_to_do(tmp_path, monkeypatch, capsys):

@@ -1,13 +1,15 @@
 """Many models as one: every model computes and learns as it does alone."""
 
+import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from normlib import folding, layers, models
-from normlib.convert import norm_factory, standardize_convolutions
+from normlib.convert import norm_factory, set_epoch, standardize_convolutions
 from normlib.folding import Folded, fold
 
 NORMS = {
@@ -129,7 +131,7 @@ def test_a_model_that_breaks_leaves_the_others_alone():
     torch.testing.assert_close(logits[:, 1], build("bn", 1)(x[:, 1]))
 
 
-def test_layers_of_ones_own_that_differ_in_a_scalar_are_not_folded():
+def test_layers_that_counted_differently_are_not_folded():
     nets = [nn.Sequential(nn.Linear(6, 4), layers.BatchNorm(4)) for _ in range(2)]
     assert fold(nets) is not None
     nets[1](torch.randn(4, 6))  # counts a batch
@@ -149,6 +151,64 @@ class Odd(layers.BatchNorm):
     """A subclass may do anything with its channels."""
 
 
+class Gained(Centered):
+    folds = True
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.rand(()))
+
+    def effective_weight(self, weight):
+        return self.gain * weight
+
+
+class Masked(Centered):
+    folds = True
+
+    def __init__(self, *sizes, registered):
+        super().__init__(*sizes)
+        mask = torch.rand(self.weight.shape).round()
+        self.register_buffer("mask", mask) if registered else setattr(self, "mask", mask)
+
+    def effective_weight(self, weight):
+        return self.mask * weight
+
+
+class Doubled(nn.Linear):
+    """Declares itself and has no effective weight."""
+
+    folds = True
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Scaled(nn.Sequential):
+    """A sequence with a tensor of its own."""
+
+    folds = True
+
+    def __init__(self, *modules):
+        super().__init__(*modules)
+        self.scale = nn.Parameter(torch.rand(()))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+class Ranked(nn.Module):
+    """A layer with a tensor that nobody registered."""
+
+    folds = True
+
+    def __init__(self):
+        super().__init__()
+        self.slopes = torch.rand(4)
+
+    def forward(self, x):
+        return self.slopes * x
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -157,15 +217,103 @@ class Odd(layers.BatchNorm):
         partial(nn.Softmax, 1),
         partial(nn.Flatten, 2),
         partial(models.LeNet5),
+        partial(Gained, 4, 4),
+        partial(Masked, 4, 4, registered=True),
+        partial(Masked, 4, 4, registered=False),
+        partial(Doubled, 4, 4),
+        partial(Scaled, nn.ReLU()),
+        Ranked,
     ],
 )
 def test_what_is_not_known_is_not_folded(module):
     assert fold([nn.Sequential(nn.ReLU(), module()) for _ in range(2)]) is None
 
 
-def test_a_layer_used_twice_is_not_folded():
-    linear = nn.Linear(4, 4)
-    assert fold([nn.Sequential(linear, linear) for _ in range(2)]) is None
+class Noisy(Centered):
+    """An effective weight that depends on the mode and on the epoch."""
+
+    folds, epoch = True, 0
+
+    def set_epoch(self, epoch, epochs):
+        self.epoch = epoch
+
+    def effective_weight(self, weight):
+        return weight * (1 + self.epoch) + self.training
+
+
+def test_an_effective_weight_knows_mode_and_epoch():
+    alone = [nn.Sequential(Noisy(4, 3)) for _ in range(2)]
+    folded, x = fold(copy.deepcopy(alone)), torch.randn(5, 2, 4)
+    for net in (folded, *alone):
+        set_epoch(net.eval(), 3, 5)
+    torch.testing.assert_close(folded(x), torch.stack([model(x[:, s]) for s, model in enumerate(alone)], 1))
+
+
+class Times(nn.Sequential):
+    """k times what its layers say."""
+
+    folds = True
+
+    def __init__(self, k):
+        super().__init__(nn.ReLU())
+        self.k = k
+
+    def forward(self, x):
+        return self.k * super().forward(x)
+
+
+def ramp(top):
+    return lambda epoch, epochs: (1 + top * epoch / epochs, 0.0)
+
+
+def limits(epoch, epochs, top):
+    return ramp(top)(epoch, epochs)
+
+
+def held(momentum_lambda):
+    layer = layers.MomentumBatchNorm(4, 2)
+    layer.momentum_lambda = momentum_lambda
+    return layer
+
+
+DIFFERENT = {
+    "class": (nn.ReLU, nn.Tanh),
+    "option": (partial(layers.BatchNorm, 4), partial(layers.BatchNorm, 4, eps=1.0)),
+    "attribute": (partial(Times, 1), partial(Times, 5)),
+    "property": (partial(held, 0.0), partial(held, 0.5)),
+    "inside": (lambda: Shifted(layers.BatchNorm(4)), lambda: Shifted(layers.BatchNorm(4, momentum=0.5))),
+    "length": (lambda: nn.Sequential(nn.ReLU()), lambda: nn.Sequential(nn.ReLU(), nn.ReLU())),
+    "bias": (partial(nn.Linear, 4, 4), partial(nn.Linear, 4, 4, bias=False)),
+    "type": (partial(nn.Linear, 4, 4), partial(nn.Linear, 4, 4, dtype=torch.float64)),
+    "mode": (nn.Dropout, lambda: nn.Dropout().eval()),
+    "function": tuple(partial(layers.BatchRenorm, 4, schedule=ramp(top)) for top in (1, 2)),
+    "partial": tuple(partial(layers.BatchRenorm, 4, schedule=partial(limits, top=top)) for top in (1, 2)),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_models_that_differ_in_more_than_tensors_are_not_folded(what):
+    one, other = (nn.Sequential(nn.Linear(4, 4), part()) for part in DIFFERENT[what])
+    assert fold([one, copy.deepcopy(one)]) is not None
+    assert fold([one, other]) is None
+
+
+def test_models_that_cannot_be_compared_are_not_folded():
+    assert fold([nn.Sequential(Times(np.ones(2))) for _ in range(2)]) is None
+
+
+@pytest.mark.parametrize("schedule", [lambda: ramp(2), lambda: partial(limits, top=2)], ids=["function", "partial"])
+def test_functions_that_say_the_same_are_no_difference(schedule):
+    assert schedule() != schedule()
+    assert fold([nn.Sequential(layers.BatchRenorm(4, schedule=schedule())) for _ in range(2)]) is not None
+
+
+@pytest.mark.parametrize("layer", [partial(nn.Linear, 4, 4), partial(layers.BatchNorm, 4, affine=False)])
+def test_a_tensor_used_twice_is_not_folded(layer):
+    twice = [layer() for _ in range(2)]
+    assert fold([nn.Sequential(one, layer()) for one in twice]) is not None
+    assert fold([nn.Sequential(one, one) for one in twice]) is None
+    assert fold([nn.Sequential(twice[0], layer()) for _ in range(2)]) is None
 
 
 def frozen(linear):
@@ -180,16 +328,44 @@ def hooked_before(linear):
     linear.register_forward_pre_hook(lambda module, x: (2 * x[0],))
 
 
-def test_a_normalization_may_be_watched():
-    seen = []
+class Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def hook(self, layer, x, y=None):
+        self.seen.append(x[0].shape)
+
+
+def put(seen, layer, x, y=None):
+    seen.append(x[0].shape)
+
+
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
+@pytest.mark.parametrize("kind", ["function", "method", "partial"])
+def test_a_normalization_may_be_watched(register, kind):
+    recorder = Recorder()
+    hooks = {
+        "function": lambda *call: recorder.hook(*call),
+        "method": recorder.hook,
+        "partial": partial(put, recorder.seen),
+    }
 
     def norm(channels):
         layer = layers.BatchNorm(channels)
-        layer.register_forward_pre_hook(lambda layer, x: seen.append(x[0].shape))
+        getattr(layer, register)(hooks[kind])
         return layer
 
     fold([models.MLP(6, width=16, depth=1, norm_layer=norm) for _ in range(3)])(torch.randn(8, 3, 6))
-    assert seen == [(8, 48)]
+    assert recorder.seen == [(8, 48)]
+
+
+def test_what_is_hooked_to_the_folded_is_not_hooked_to_the_first():
+    alone = [models.MLP(6, width=16, depth=1, norm_layer=layers.BatchNorm) for _ in range(2)]
+    folded, seen = fold(alone), []
+    for module in folded.modules():
+        module.register_forward_hook(lambda module, x, y: seen.append(module))
+    alone[0](torch.randn(8, 6))
+    assert seen == []
 
 
 @pytest.mark.parametrize("change", [frozen, hooked, hooked_before, nn.utils.parametrizations.weight_norm])

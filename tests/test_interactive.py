@@ -10,7 +10,8 @@ from normlib.cube import AxisCube
 from normlib.design import DesignSpace
 from normlib.explorer import Explorer
 from normlib.guide import Guide
-from normlib.interactive import embedded, radio_buttons, range_input
+from normlib.interactive import KINDS, embedded, radio_buttons, range_input
+from normlib.quiz import Quiz
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -28,16 +29,17 @@ def explorer(caption=None):
 
 
 FIGURES = {
-    "Explorer": explorer,
-    "AxisCube": lambda caption=None: AxisCube((2, 4, 2), groups=2, m=1, caption=caption),
-    "DesignSpace": lambda caption=None: DesignSpace(caption=caption),
-    "Guide": lambda caption=None: Guide(caption=caption),
+    "explorer": explorer,
+    "cube": lambda caption=None: AxisCube((2, 4, 2), groups=2, m=1, caption=caption),
+    "design": lambda caption=None: DesignSpace(caption=caption),
+    "guide": lambda caption=None: Guide(caption=caption),
+    "quiz": lambda: Quiz("03_noise_and_batch_size"),  # its questions say all
 }
 
 
-@pytest.fixture(params=FIGURES.values(), ids=FIGURES)
+@pytest.fixture(params=KINDS)
 def make(request):
-    return request.param
+    return FIGURES[request.param]
 
 
 @pytest.mark.parametrize(("variable", "wanted"), [("", True), ("1", False)])
@@ -61,6 +63,7 @@ def test_colab_gets_no_html(make, monkeypatch):
     assert "text/html" not in make()._repr_mimebundle_()
 
 
+@pytest.mark.parametrize("make", [FIGURES[kind] for kind in KINDS if kind != "quiz"])
 def test_a_caption_is_text_in_the_page_and_in_the_widget(make):
     figure = make("1 < 2 & 3")
     assert "<figcaption>1 &lt; 2 &amp; 3</figcaption>" in figure._repr_mimebundle_()["text/html"]

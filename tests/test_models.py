@@ -117,6 +117,7 @@ def test_thin_resnets(depth, count):
     model = ThinResNet(depth, norm_layer=BatchNorm)
     assert parameters(model) == count
     assert len([c for c in convolutions(model) if c.kernel_size == (3, 3)]) == depth - 1
+    assert len([c for c in convolutions(model) if c.kernel_size == (1, 1)]) == 2
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert not [m for m in ThinResNet(depth).modules() if "Norm" in type(m).__name__]
 

@@ -2,11 +2,12 @@
 
 import re
 import shutil
+import subprocess
 
 import nbformat
 import pytest
 
-from tools import notebooks
+from tools import notebooks, toc
 
 REMEDY = "run `make notebooks`"
 TAGS = {
@@ -31,8 +32,7 @@ def test_there_are_chapters():
 
 
 def test_every_chapter_but_the_template_is_in_the_table_of_contents():
-    contents = (notebooks.ROOT / "_toc.yml").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^ *(?:- file|root): chapters/(\S+)$", contents, re.M))
+    listed = {name.removeprefix("chapters/") for name, _ in toc.pages()}
     missing = {path.stem for path in CHAPTERS if path != notebooks.TEMPLATE} - listed
     assert not missing, f"_toc.yml: no line for {sorted(missing)}"
     assert notebooks.TEMPLATE.stem not in listed
@@ -196,6 +196,40 @@ class TestExecution:
         path.write_text('{"cells": [')
         assert notebooks.main([str(path)]) == 1
         assert "half.ipynb: not a notebook" in capsys.readouterr().err
+
+
+def test_a_corrupted_chapter_is_named_before_any_runs(tmp_path):
+    from tools import execute
+
+    path = tmp_path / "half.ipynb"
+    path.write_text('{"cells": [')
+    with pytest.raises(notebooks.NotebookError, match=r"half\.ipynb: not a notebook .*restore it from git"):
+        execute.execute([path], tmp_path / "cache", timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("root: a\nchapters:\n- file: b\n", [("a", None), ("b", None)]),
+        ("root: a\n", [("a", None)]),
+        (
+            "root: a\nparts:\n- chapters:\n  - file: b\n- numbered: true\n  chapters:\n  - file: c\n  - file: d\n",
+            [("a", None), ("b", None), ("c", 1), ("d", 2)],
+        ),
+    ],
+    ids=["chapters", "root alone", "parts"],
+)
+def test_the_table_of_contents_is_read_in_each_of_its_forms(tmp_path, text, expected):
+    (tmp_path / "_toc.yml").write_text(text)
+    assert toc.pages(tmp_path) == expected
+
+
+@pytest.mark.parametrize("target", ["pdf", "figures"])
+def test_what_is_made_of_the_book_builds_it_first(target):
+    """A book that is already there may be an old one."""
+    command = ["make", "--dry-run", target, "HTML=Makefile"]  # a file that exists
+    done = subprocess.run(command, cwd=notebooks.ROOT, capture_output=True, text=True, check=True)
+    assert "jupyter-book build" in done.stdout
 
 
 def test_a_change_under_the_notebooks_is_noticed(tmp_path):

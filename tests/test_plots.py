@@ -69,6 +69,19 @@ def test_html_is_described_and_takes_the_pages_ink():
     assert "<figcaption>" not in plots.show(panel(), alt=ALT).html
 
 
+def test_all_text_is_in_the_pages_ink():
+    """A curve's color stands out at 3 : 1, enough for a line and too little for text."""
+    marked = panel()
+    plots.band(marked, [0, 1], [[1.0, 2.0], [1.0, 3.0], [1.0, np.nan]], "lost", 1, marker=True, diverged={2: 7})
+    plots.points(marked, [0, 1], [[1.0, 5.0], [3.0, 5.0]], 2, "mean")
+    marked.legend()
+    digits = plots.gallery(np.zeros((2, 8, 8)), ["right", "wrong"], [True, False])
+    html = plots.show(panel(), marked, digits, alt=ALT).html
+    texts = re.findall(r"<!-- (.+) -->\n<g(.*)>", html)
+    assert {"epoch", "A title", "BN", "mean", "right", "wrong", "0.5"} < {text for text, _ in texts}
+    assert [text for text, attributes in texts if "style" in attributes] == []
+
+
 def test_ids_are_unique_and_every_reference_has_its_target():
     other = panel()
     other.plot([0, 2], [4, 0], **plots.look(1))

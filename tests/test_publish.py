@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import vl_convert
+from bs4 import BeautifulSoup
 
 from normlib import plots
 from normlib.cube import AxisCube
@@ -19,6 +20,7 @@ from normlib.design import DesignSpace
 from normlib.explorer import Explorer
 from normlib.guide import Guide
 from normlib.interactive import KINDS
+from normlib.questions import QUESTIONS
 from normlib.quiz import Quiz
 from tools import publish
 from tools.plain import NOT_PUBLISHED, Book, Converter, PublishError
@@ -27,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 # What only Sphinx reads: the tokens of MyST-Parser, and text that looks like a piece of MyST.
 MYST = {"myst_target", "myst_role", "myst_line_comment", "colon_fence", "math_block_label", "amsmath", "dl_open"}
-MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block"}
-LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^", re.M)
+MYST |= {"footnote_ref", "footnote_reference_open", "substitution_inline", "substitution_block", "span_open"}
+CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
+LOOKS_RAW = re.compile(r"\{[a-z][\w:-]*\}`|^ *(:::|```\{)|^\(\S+\)=|\{\{|\[\^|\]\{", re.M)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_nothing_that_only_sphinx_reads_is_left(book, page):
         tokens = list(book.parser.parse(text))
         kinds = {t.type for token in tokens for t in (token, *(token.children or []))}
         assert not kinds & MYST, f"{where}: {kinds & MYST}"
-        prose = "\n".join(t.content for t in tokens if t.type == "inline" and "`" not in t.content)
+        prose = "\n".join(CODE.sub("", t.content) for t in tokens if t.type == "inline")
         assert not LOOKS_RAW.search(prose), f"{where}: {LOOKS_RAW.search(prose)[0]!r}"
 
 
@@ -86,15 +89,18 @@ def test_equations_have_the_numbers_of_the_built_pages(book):
 # ---- one piece of MyST at a time -------------------------------------------------------------------------------------
 
 SAMPLE = {
-    "_config.yml": "parse: {myst_enable_extensions: [amsmath, colon_fence, deflist, dollarmath, substitution]}\n"
-    "bibtex_bibfiles: [refs.bib]\n",
+    "_config.yml": "parse: {myst_enable_extensions: [amsmath, attrs_inline, colon_fence, deflist, dollarmath, "
+    "substitution]}\n"
+    "bibtex_bibfiles: [refs.bib]\nsphinx: {config: {myst_words_per_minute: 10}}\n",
     "_toc.yml": "root: one\nparts:\n- numbered: true\n  chapters:\n  - file: two\n  - file: three\n",
     "refs.bib": "@article{noether1918, author={Noether, Emmy}, title={Invariants}, journal={Nachr.}, "
     'year={1918}, url={https://example.org/n}}\n@book{abc, author={A, A. and B, B. and M{\\"u}ller, C.}, '
-    "title={T}, publisher={P}, year={2000}}\n",
-    "one.md": "# One\n\n(place)=\n## There\n\n"
-    ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n:::",
-    "two.md": "# Two\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
+    "title={T}, publisher={P}, year={2000}}\n@book{undated, author={A}, title={T}}\n"
+    "@book{nobody, title={T}, year={1}}\n",
+    "one.md": "# One\n\n(place)=\n## There, $a<b$\n\n:::{table} Two `spots`\n:name: spot\n| a |\n|---|\n:::\n\n"
+    "(bare)=\nText.\n\n"
+    ":::{glossary}\nbatch\nlot\n    What is\n    averaged.\n\nmean\n    A sum.\n\n    Divided.\n:::",
+    "two.md": "# Two\n\n| [$m$]{#size} |\n|---|\n\n$$\nx\n$$ (eq-x)\n\n:::{note}\n$$\ny\n$$ (eq-y)\n:::",
     "three.md": "# Three\n\n$$\nz\n$$ (eq-z)",
 }
 
@@ -123,7 +129,9 @@ def convert(sample):
         ),
         ("{cite}`abc,\nnoether1918`", "(A et al., 2000; [Noether, 1918](https://example.org/n))"),
         ("{doc}`three`, {ref}`here <place>`", "[Three](three.ipynb), [here](one.ipynb#place)"),
-        ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb), [the mean](one.ipynb)"),
+        ("{ref}`place`, {ref}`spot`", "[There, $a\\lt b$](one.ipynb#place), [Two `spots`](one.ipynb#spot)"),
+        ("{term}`lot`, {term}`the mean <mean>`", "[lot](one.ipynb#term-lot), [the mean](one.ipynb#term-mean)"),
+        ("[$m$]{#size}, [samples](#size)", '<a name="size"></a>$m$, [samples](#size)'),
         (
             "[a](three.md), [b](#place), [c](https://x.org)",
             "[a](three.ipynb), [b](one.ipynb#place), [c](https://x.org)",
@@ -133,6 +141,10 @@ def convert(sample):
         ("$$\nx<y\n$$ (eq-x)", "$$\nx\\lt y\n\\tag{1.1}\n$$"),
         (":::{admonition} The *title*\na $x\n+y$\n\n- b\n:::", "> **The *title***\n>\n> a $x +y$\n>\n> - b"),
         ("```{tip}\nDo.\n```", "> **Tip**\n>\n> Do."),
+        (
+            ":::{note}\n$x\n+y$\n\n```sh\necho $a\necho $b\n```\n\n- ~~~\n  $c\n  $d\n  ~~~\n:::",
+            "> **Note**\n>\n> $x +y$\n>\n> ```sh\n> echo $a\n> echo $b\n> ```\n>\n> - ~~~\n>   $c\n>   $d\n>   ~~~",
+        ),
         (
             ":::{dropdown} Why `x` < y?\n:open:\nSee {eq}`eq-x`.\n:::",
             "<details>\n<summary>Why <code>x</code> &lt; y?</summary>\n\nSee (1.1).\n\n</details>",
@@ -157,8 +169,12 @@ def test_a_piece_of_myst_becomes_plain(convert, text, expected):
 
 
 def test_a_glossary_becomes_a_list(convert):
-    text = SAMPLE["one.md"].partition("## There\n\n")[2]
-    assert convert(text, "one") == "- **batch, lot**: What is\naveraged.\n- **mean**: A sum."
+    text = ":::{glossary}" + SAMPLE["one.md"].partition(":::{glossary}")[2]
+    assert convert(text, "one") == (
+        '- <a name="term-batch"></a><a name="term-lot"></a>**batch, lot**: What is\n  averaged.\n'
+        '- <a name="term-mean"></a>**mean**: A sum.\n\n  Divided.'
+    )
+    assert convert("{term}`means <mean>`", "one") == "[means](#term-mean)"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +190,19 @@ def test_a_glossary_becomes_a_list(convert):
         ("![x](a.png)", "two.md, cell 1: picture 'a.png' .*; draw it"),
         ("\\begin{align}\nx\n\\end{align}", "two.md, cell 1: an environment outside .*; put it"),
         ("a\n: b", "two.md, cell 1: dl_open .*; write it out, or as a list"),
+        ("[x]{.large}", r"two.md, cell 1: attributes \{.large\} are Sphinx's alone; give"),
         ("{{ x }}", "two.md, cell 1: substitution.*; write it out"),
+        ("[](three.md)", "two.md, cell 1: link to 'three.ipynb' without text, .*; give it one"),
+        ("[x][r]\n\n[r]: three.md", "two.md, cell 1: address 'three.md', which leads nowhere .*; write a link as"),
+        ("[x]( three.md )", "two.md, cell 1: address 'three.md', which"),
+        ("<project:three.md>", "two.md, cell 1: address 'project:three.md', which"),
+        ("![x][r]\n\n[r]: a.png", "two.md, cell 1: address 'a.png', .* draw a picture in a code cell"),
+        ('<img src="a.png">', "two.md, cell 1: address 'a.png', which"),
+        ("Text <img alt='x' src='a.png'>", "two.md, cell 1: address 'a.png', which"),
+        ('| a |\n|---|\n| <a href="three.md">x</a> |', "two.md, cell 1: address 'three.md', which"),
+        ("{ref}`bare`", "two.md, cell 1: reference to 'bare', which stands before no heading; write"),
+        ("{cite}`undated`", "two.md, cell 1: citation of 'undated', which has no year; add it to the bibliography"),
+        ("{cite}`nobody`", "two.md, cell 1: citation of 'nobody', which has no author or editor; add it"),
     ],
 )
 def test_what_has_no_plain_form_is_named(convert, text, message):
@@ -253,9 +281,14 @@ def test_a_picture_is_stored_as_png_with_its_text_and_caption(book):
 def test_an_interactive_figure_carries_its_script_and_its_still_form(book, explorer, kind):
     quiz = lambda: Quiz("03_noise_and_batch_size")  # noqa: E731
     make = {"explorer": lambda: explorer, "cube": AxisCube, "guide": Guide, "design": DesignSpace, "quiz": quiz}[kind]
-    (output,) = published(book, PAGES[1], bundle(make())).cells[2].outputs
+    figure = make()
+    (output,) = published(book, PAGES[1], bundle(figure)).cells[2].outputs
     markup = output.data["text/html"]
     visible, _, script = markup.partition("<script>")
+    if "image/png" in output.data:  # the picture shows the still form, not what the live drawing starts with
+        page = BeautifulSoup(figure._repr_mimebundle_()["text/html"], "html.parser")
+        shown = BeautifulSoup(visible, "html.parser").img["alt"]
+        assert shown == page.find(class_="nl-still")["aria-label"] != page.find(role="img")["aria-label"]
     assert "<input" not in visible  # a front end that drops scripts shows no dead controls
     assert ("<img src=" in visible) == ("image/png" in output.data)
     assert "alt=" in visible or "<dt>" in visible or "<ol" in visible
@@ -263,7 +296,12 @@ def test_an_interactive_figure_carries_its_script_and_its_still_form(book, explo
     values = json.loads(re.search(r"^\}\)\((\{.*\}), function \(\) \{$", script, re.M)[1])
     assert values["vega"] == publish.VEGA
     assert "nl-interactive" in values["figure"]
-    assert not re.search(r'href=\\?"[\w-]+\.html', values["figure"])
+    embedded = BeautifulSoup(values["figure"], "html.parser").find(class_="nl-data")
+    for part in (visible, values["figure"], str(json.loads(embedded.string))):
+        assert not re.search(r"""<a href=\\?["']([\w-]+\.html|#)""", part)
+    if kind == "quiz":  # where an answer leads is still said
+        section = QUESTIONS["03_noise_and_batch_size"][0].answers[0].section
+        assert f"(“{section}”)" in embedded.string
     # Nothing is asked of the network but Vega.
     assert set(re.findall(r"https?://[\w./@-]+", script)) <= {publish.VEGA["address"], "http://www.w3.org/2000/svg"}
 
@@ -272,6 +310,9 @@ def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
     if not HTML.exists():
         pytest.skip("no book: run `make book`")
     monkeypatch.setattr(publish, "OUT", tmp_path / "published")
+    monkeypatch.setattr(publish, "DOWNLOADS", tmp_path / "downloads")
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / PAGES[1].file).write_text("the sources, which Sphinx copies")
     monkeypatch.setenv("REPOSITORY_URL", "https://github.com/o/r")
     publish.main()
     files = sorted((tmp_path / "published").iterdir())
@@ -281,7 +322,16 @@ def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
         assert notebook.cells[0].metadata.tags == ["setup"]
         ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
         assert ran or not file.name[0].isdigit(), f"{file.name} has no output"
+        assert not re.search(r'a href=\\*"#', file.read_text(encoding="utf-8")), f"{file.name}: a link within the page"
     assert f"{len(PAGES)} notebooks" in capsys.readouterr().out
+    (download,) = (tmp_path / "downloads").iterdir()
+    assert download.read_bytes() == (tmp_path / "published" / PAGES[1].file).read_bytes()
+    # The table of times, as the page has it.
+    page = BeautifulSoup((HTML / "chapters" / "00_intro.html").read_text(encoding="utf-8"), "html.parser")
+    rows = [[cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in page.select(".nl-times tr")]
+    intro = (tmp_path / "published" / "00_intro.ipynb").read_text(encoding="utf-8")
+    for title, minutes, seconds in rows:
+        assert re.search(rf"\| \[?{re.escape(title)}(\]\(\w+\.ipynb\))? \| {minutes} \| {seconds} \|", intro), title
 
 
 def test_vega_is_the_version_that_charts_are_compiled_for():
@@ -309,6 +359,19 @@ def test_an_error_is_not_published(book, output):
         published(book, PAGES[1], output)
 
 
+def test_a_figure_that_is_not_the_books_is_left_as_it_is(book):
+    data = {"text/html": "<figure>x</figure>", "text/plain": "x"}
+    (output,) = published(book, PAGES[1], nbformat.v4.new_output("display_data", data=data)).cells[2].outputs
+    assert output.data == data
+
+
+def test_a_picture_without_text_is_named(book):
+    data = {"text/html": '<figure class="nl-interactive nl-cube"><div class="nl-still"></div></figure>'}
+    output = nbformat.v4.new_output("display_data", data=data | {"image/png": "AAAA"})
+    with pytest.raises(PublishError, match=r"cell 2 \('figure'\): the picture of an nl-cube has no text; give its"):
+        published(book, PAGES[1], output)
+
+
 # ---- the first cell --------------------------------------------------------------------------------------------------
 
 
@@ -324,11 +387,11 @@ def repository(tmp_path):
     return folder
 
 
-def first_cell(folder, address, times=1):
+def first_cell(folder, address, times=1, name="book", before=""):
     """Runs it where normlib is not installed, as it would be on Colab; the finished process."""
-    source = publish.setup_cell("https://github.com/o/book" if address else "").source
+    source = publish.setup_cell(f"https://github.com/o/{name}" if address else "").source
     # -S leaves out the site-packages that the tests' own normlib is installed in.
-    program = "\n".join([source] * times)
+    program = "\n".join([before] + [source] * times)
     folder.mkdir(exist_ok=True)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     if address:
@@ -339,13 +402,13 @@ def first_cell(folder, address, times=1):
 
 def test_the_first_cell_clones_once_and_may_be_run_again(tmp_path, repository):
     content = tmp_path / "content"
-    (content / "book.part").mkdir(parents=True)  # left by a clone that was cut off
+    (content / "book-clone.part").mkdir(parents=True)  # left by a clone that was cut off
     done = first_cell(content, repository.as_uri(), times=2)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"normlib is at {content / 'book' / 'normlib'}\n" * 2
+    assert done.stdout == f"normlib is at {content / 'book-clone' / 'normlib'}\n" * 2
     repository.rename(tmp_path / "away")  # a later session of the same machine needs no network
     assert first_cell(content, repository.as_uri()).returncode == 0
-    assert not (content / "book.part").exists()
+    assert not (content / "book-clone.part").exists()
 
 
 def test_the_first_cell_uses_the_clone_that_it_lies_in(tmp_path, repository):
@@ -362,7 +425,31 @@ def test_the_first_cell_says_what_is_missing(tmp_path, address, message):
     done = first_cell(tmp_path / "content", address)
     assert done.returncode == 1
     assert message in done.stderr
-    assert not (tmp_path / "content" / "book").exists()
+    assert not (tmp_path / "content" / "book-clone").exists()
+
+
+def test_the_first_cell_takes_no_mere_folder_for_the_package(tmp_path, repository):
+    content = tmp_path / "content"
+    (content / "normlib").mkdir(parents=True)
+    done = first_cell(content, repository.as_uri(), before="import normlib")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"normlib is at {content / 'book-clone' / 'normlib'}\n"
+
+
+def test_the_first_cell_may_follow_a_restart_whatever_the_repository_is_called(tmp_path, repository):
+    content = tmp_path / "content"
+    for _ in range(2):
+        done = first_cell(content, repository.as_uri(), name="normlib")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"normlib is at {content / 'normlib-clone' / 'normlib'}\n"
+
+
+def test_the_first_cell_says_what_is_in_its_way(tmp_path, repository):
+    folder = tmp_path / "content" / "book-clone"
+    folder.mkdir(parents=True)
+    done = first_cell(tmp_path / "content", repository.as_uri())
+    assert done.returncode == 1
+    assert f"{folder} is no clone of the book: rename it, then run this cell again" in done.stderr
 
 
 # ---- the repository's address ----------------------------------------------------------------------------------------
@@ -382,6 +469,12 @@ def test_the_environment_overrides_the_address(address):
     assert address() == ""
     assert address("https://github.com/a/b") == "https://github.com/a/b"
     assert address("https://github.com/a/b", "https://github.com/c/d.e") == "https://github.com/c/d.e"
+
+
+def test_without_an_entry_there_is_no_address(monkeypatch, tmp_path):
+    (tmp_path / "_config.yml").write_text("title: A book\n")
+    monkeypatch.delenv("REPOSITORY_URL", raising=False)
+    assert publish.repository.address(tmp_path) == ""
 
 
 @pytest.mark.parametrize("url", ["a/b", "https://github.com/a", "https://github.com/a/b.git", "https://x.org/a/b"])

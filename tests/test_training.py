@@ -78,6 +78,17 @@ def test_together_is_one_by_one(data, options):
             torch.testing.assert_close(value, b.state_dict()[name], rtol=1e-2, atol=1e-3)
 
 
+def test_models_that_differ_are_trained_one_by_one(data):
+    def build():
+        return MLP(64, width=16, depth=1, activation=(nn.ReLU, nn.Tanh)[torch.initial_seed() % 2])
+
+    seeds = [0, 1]
+    alone = train(build, data, seeds=seeds, together=False, **SETTINGS)
+    assert_same_history(train(build, data, seeds=seeds, **SETTINGS), alone, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"together must be None or False .* got True"):
+        train(build, data, seeds=seeds, together=True, **SETTINGS)
+
+
 def test_a_seed_alone_is_the_same_as_among_others(data):
     alone = train(mlp, data, seeds=[4], **SETTINGS)
     among = train(mlp, data, seeds=[3, 4], together=False, **SETTINGS)

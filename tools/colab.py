@@ -1,13 +1,14 @@
 """Runs the published notebooks as a reader on Colab would, with Colab's versions, and moves every slider.
 
 `make test-colab` calls it with the Python of `.venv-colab`. Each notebook runs from its first cell to its last in an
-empty folder, where `normlib` is not installed: the first cell clones a snapshot of this working tree. What is checked:
+empty folder of its own, where `normlib` is not installed: the first cell clones a snapshot of this working tree. What
+is checked:
 
 - the versions are those of requirements-colab.txt, and the first cell replaces none of them;
 - the first cell takes less than 60 s and may be run twice;
-- no cell raises, and text that does not differ from run to run is what the notebook has stored;
+- no cell raises, and text that does not differ from run to run, printed or a result, is what the notebook has stored;
 - where the notebook stores an interactive figure there is now a widget, and a control moved as the browser moves it
-  (a message to the widget's model) changes what the widget shows.
+  (a message to the widget's model; then one to each of its buttons) changes what the widget shows.
 
 Only the front end is missing: `google.colab` is an empty module, by whose presence normlib knows where it is.
 """
@@ -43,6 +44,7 @@ import json, ipywidgets
 print(json.dumps({key: {
     "index": getattr(w, "index", None), "values": len(getattr(w, "_options_labels", ())),
     "children": [child.model_id for child in getattr(w, "children", ())],
+    "button": isinstance(w, ipywidgets.Button),
     "shown": w.value if isinstance(w, ipywidgets.HTML) else None,
 } for key, w in ipywidgets.Widget.widgets.items()}))
 """
@@ -53,15 +55,17 @@ class ColabError(Exception):
 
 
 def snapshot(folder: Path) -> str:
-    """A repository whose published branch holds this working tree, changes included; its address."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    git("init", "--quiet", "--bare", str(folder))
-    commit = git("stash", "create") or git("rev-parse", "HEAD")
-    git("push", "--quiet", str(folder), f"{commit}:refs/heads/{repository.PUBLISHED}")
+    """A repository whose published branch holds this working tree, changes and new files included; its address."""
+    # One commit of its own: CI's checkout has no past, and from such a one git pushes into no empty repository.
+    git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}", "-c", "user.name=snapshot", "-c", "user.email=@"]
+    for command in (
+        ["init", "--quiet", f"--initial-branch={repository.PUBLISHED}"],
+        ["add", "--all"],
+        ["-c", "commit.gpgSign=false", "commit", "--quiet", "--message=snapshot"],
+    ):
+        done = subprocess.run(git + command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise ColabError(f"no snapshot of {ROOT}: git {command[0]} failed\n{done.stderr}")
     return folder.as_uri()
 
 
@@ -89,7 +93,7 @@ class Session:
         return self._setup.__exit__(*error)
 
     def fail(self, number: int, problem: str):
-        where = notebooks.place(self.path, number + 1, self.stored.cells[number])
+        where = notebooks.place(self.path, number + 1, self.notebook.cells[number])
         raise ColabError(f"{where}: {problem}")
 
     def run(self, number: int) -> float:
@@ -109,16 +113,28 @@ class Session:
         self.notebook.cells.pop()
         return json.loads(_printed(cell))
 
-    def move(self, model: str, index: int) -> dict:
-        """Sends what a browser sends when a control is moved; the state of all widgets after it."""
-        state = {"method": "update", "state": {"index": index}, "buffer_paths": []}
-        channel = self.client.kc.shell_channel
-        channel.send(self.client.kc.session.msg("comm_msg", {"comm_id": model, "data": state}))
+    def send(self, model: str, data: dict) -> None:
+        """What a browser sends to a widget's model."""
+        self.client.kc.shell_channel.send(self.client.kc.session.msg("comm_msg", {"comm_id": model, "data": data}))
+
+    def press(self, buttons: list[str]) -> dict:
+        """Clicks these; the state of all widgets after it."""
+        for button in buttons:
+            self.send(button, {"method": "custom", "content": {"event": "click"}})
         return self.ask(WIDGETS)
+
+    def move(self, control: str, index: int) -> None:
+        self.send(control, {"method": "update", "state": {"index": index}, "buffer_paths": []})
 
 
 def _printed(cell) -> str:
     return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
+
+
+def _text(cell) -> str:
+    """What a cell prints, and the text of its result; a caption is an output of the published notebook alone."""
+    results = [o.data.get("text/plain", "") for o in cell.outputs if o.output_type == "execute_result"]
+    return "\n".join([_printed(cell), *results])
 
 
 def check_text(session: Session) -> None:
@@ -126,8 +142,8 @@ def check_text(session: Session) -> None:
         tags = stored.metadata.get("tags", [])
         if stored.cell_type != "code" or {notebooks.VOLATILE, SETUP} & set(tags):
             continue
-        if _printed(stored) != _printed(now):
-            session.fail(number, f"printed\n{_printed(now)}\nwhere the notebook stores\n{_printed(stored)}")
+        if _text(stored) != _text(now):
+            session.fail(number, f"gave\n{_text(now)}\nwhere the notebook stores\n{_text(stored)}")
 
 
 def check_widgets(session: Session) -> int:
@@ -137,13 +153,17 @@ def check_widgets(session: Session) -> int:
     for number, (stored, now) in enumerate(zip(session.stored.cells, session.notebook.cells, strict=True)):
         figures = sum("nl-interactive" in str(o.get("data", {}).get("text/html")) for o in stored.get("outputs", []))
         views = [o.data[VIEW]["model_id"] for o in now.get("outputs", []) if VIEW in o.get("data", {})]
-        live = [controls for view in views if (controls := _controls(state, view))]
+        live = [parts for parts in (_parts(state, view) for view in views) if _controls(state, parts)]
         if len(live) != figures:
             session.fail(number, f"{len(live)} widgets where the notebook stores {figures} interactive figures")
-        for controls in live:
+        for parts in live:
             changed = 0
-            for control in controls:
-                after = session.move(control, (state[control]["index"] + 1) % state[control]["values"])
+            buttons = [key for key in parts if state[key]["button"]]
+            state = session.press(buttons)  # so that what they say of nothing chosen is not taken for a change
+            for control in _controls(state, parts):
+                index = state[control]["index"]  # None where nothing is chosen yet
+                session.move(control, 0 if index is None else (index + 1) % state[control]["values"])
+                after = session.press(buttons)
                 changed += any(after[key]["shown"] != state[key]["shown"] for key in state)
                 state = after
             if not changed:
@@ -152,12 +172,15 @@ def check_widgets(session: Session) -> int:
     return moved
 
 
-def _controls(state: dict, view: str) -> list[str]:
-    """The sliders, lists and buttons of a widget, in their order; none of one that is closed, as a progress bar is."""
+def _parts(state: dict, view: str) -> list[str]:
+    """A widget and those in it, in their order; none of one that is closed, as a progress bar is."""
     if view not in state:
         return []
-    below = [key for child in state[view]["children"] for key in _controls(state, child)]
-    return [view, *below] if state[view]["values"] > 1 else below
+    return [view, *(key for child in state[view]["children"] for key in _parts(state, child))]
+
+
+def _controls(state: dict, parts: list[str]) -> list[str]:
+    return [key for key in parts if state[key]["values"] > 1]
 
 
 def check(path: Path, folder: Path, environment: dict[str, str]) -> str:
@@ -190,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     files = options.files or sorted(OUT.glob("*.ipynb"))
     if not files:
-        sys.exit(f"no notebook in {OUT}; run `make published`")
+        sys.exit(f"no notebook in {OUT}; run `make book`")
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -199,10 +222,14 @@ def main(arguments: list[str] | None = None) -> int:
         (startup / "00-colab.py").write_text(STARTUP, encoding="utf-8")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "NORMLIB"))}
         environment |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # its warning has no cause that a notebook could remove
-        environment |= {"IPYTHONDIR": str(folder / "ipython"), "NORMLIB_REPOSITORY": snapshot(folder / "repository")}
-        content = folder / "content"
-        content.mkdir()
-        for path in files:
+        try:
+            environment["NORMLIB_REPOSITORY"] = snapshot(folder / "repository")
+        except ColabError as error:
+            sys.exit(str(error))
+        environment["IPYTHONDIR"] = str(folder / "ipython")
+        for number, path in enumerate(files):
+            content = folder / "content" / str(number)
+            content.mkdir(parents=True)
             try:
                 print(check(path, content, environment), flush=True)
             except ColabError as error:

@@ -12,11 +12,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import nbformat
 import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
+
+from tools import notebooks, toc
 
 ROOT = Path(__file__).resolve().parent.parent
 UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
@@ -33,17 +34,19 @@ def fingerprint(root: Path = ROOT) -> str:
 
 def chapters(root: Path = ROOT) -> list[Path]:
     """The notebooks of the table of contents."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"]] + [c["file"] for part in toc.get("parts", [toc]) for c in part["chapters"]]
-    return [path for name in names if (path := root / f"{name}.ipynb").exists()]
+    return [path for name, _ in toc.pages(root) if (path := root / f"{name}.ipynb").exists()]
 
 
 def execute(paths: list[Path], folder: Path, timeout: int) -> None:
-    """Run what the cache in `folder` does not hold; the first error ends the process."""
+    """Run what the cache in `folder` does not hold; the first error ends the process.
+
+    Raises:
+        NotebookError: a file is no notebook.
+    """
     cache = get_cache(str(folder))
     waiting = {}
     for path in paths:
-        notebook = nbformat.read(path, 4)
+        notebook = notebooks.read(path)
         try:
             cache.match_cache_notebook(notebook)
         except KeyError:
@@ -75,7 +78,10 @@ def main() -> None:
     for leftover in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(build / leftover, ignore_errors=True)
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]
-    execute(chapters(), build / ".jupyter_cache", settings["timeout"])
+    try:
+        execute(chapters(), build / ".jupyter_cache", settings["timeout"])
+    except notebooks.NotebookError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

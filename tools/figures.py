@@ -1,8 +1,8 @@
-"""Writes every picture of the built book as an SVG file, for slides: `make figures`, into _build/figures.
+"""Writes the drawings of the built book as SVG files, for slides: `make figures`, into _build/figures.
 
 A figure is CHAPTER-NN.svg, counted from 1 down the page, its panels side by side, its alternative text as its title. Of
-an interactive figure that is the still picture that print shows. Ink is black: place it on white, or change the color
-that the file's first element sets.
+an interactive figure that is the still form that print shows; where this is text, as a quiz's, there is no drawing, and
+the figure is left out. Ink is black: place it on white, or change the color that the file's first element sets.
 """
 
 import re
@@ -15,23 +15,34 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "_build" / "html" / "chapters"
 TARGET = ROOT / "_build" / "figures"
 FIGURE = re.compile(r'<figure class="nl-(?:figure|interactive)\b.*?</figure>', re.S)
-PICTURE = re.compile(r'<svg width="100%" viewBox="0 0 ([\d.]+) ([\d.]+)".*?</svg>', re.S)
+STILL = re.compile(r'<\w+ class="nl-still".*', re.S)
+PANEL = re.compile(r"(?:<p>([^<]*)</p>)?(<svg\b[^>]*>)(.*?</svg>)", re.S)
+BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"')
 GAP = 12  # between panels, in the drawing's points
+LINE = 18  # over panels that have names
 
 
 def svg(figure: str) -> str | None:
-    """A figure of a page as the text of an SVG file; None where it holds no picture."""
-    panels = list(PICTURE.finditer(figure))
+    """A figure of a page as the text of an SVG file; None where what is still of it holds no drawing."""
+    still = STILL.search(figure)
+    figure = still[0] if still else figure
+    panels = PANEL.findall(figure)
     if not panels:
         return None
     title = escape(unescape(re.search(r'aria-label="([^"]*)"', figure)[1]))
-    left, placed = 0.0, ""
-    for panel in panels:
-        width, height = float(panel[1]), float(panel[2])
-        start = f'<svg x="{left:g}" width="{width:g}" height="{height:g}"'
-        placed += panel[0].replace('<svg width="100%"', start, 1)
-        left += width + GAP
-    width, height = left - GAP, max(float(panel[2]) for panel in panels)
+    top = LINE if any(name for name, _, _ in panels) else 0
+    left, bottom, placed = 0.0, 0.0, ""
+    for name, start, rest in panels:
+        width, height = map(float, BOX.search(start).groups())
+        if name:
+            placed += (
+                f'<text x="{left + width / 2:g}" y="{LINE - 6}" font-size="12" text-anchor="middle" '
+                f'font-family="system-ui, sans-serif" fill="currentColor">{name}</text>'
+            )
+        place = f'<svg x="{left:g}" y="{top}" width="{width:g}" height="{height:g}"'
+        placed += start.replace(' width="100%"', "").replace("<svg", place, 1) + rest
+        left, bottom = left + width + GAP, max(bottom, top + height)
+    width, height = left - GAP, bottom
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="#000" '
         f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}">'
@@ -48,13 +59,14 @@ def main() -> int:
     TARGET.mkdir(exist_ok=True)
     for old in TARGET.glob("*.svg"):
         old.unlink()
-    count = 0
+    count = left_out = 0
     for page in pages:
-        drawings = filter(None, map(svg, FIGURE.findall(page.read_text(encoding="utf-8"))))
-        for number, drawing in enumerate(drawings, start=1):
+        drawings = [svg(figure) for figure in FIGURE.findall(page.read_text(encoding="utf-8"))]
+        left_out += drawings.count(None)
+        for number, drawing in enumerate(filter(None, drawings), start=1):
             (TARGET / f"{page.stem}-{number:02}.svg").write_text(drawing, encoding="utf-8")
             count += 1
-    print(f"{count} figures in {TARGET}")
+    print(f"{count} figures in {TARGET}; left out, being text in print: {left_out}")
     return 0
 
 

@@ -6,18 +6,18 @@ this machine's disk, become text.
 """
 
 import io
-import shutil
 import sys
 from pathlib import Path
 
-import yaml
 from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfReader, PdfWriter
+
+from tools import toc
+from tools.browser import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "small-batches.pdf"
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 READY = """() => (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))
   && document.querySelectorAll(".nl-explorer:not(.nl-on)").length === 0"""
 FOR_PAPER = """(before) => {
@@ -40,9 +40,7 @@ SCALE = 0.85  # a line of a page's column on a line of paper
 
 def pages() -> list[Path]:
     """The built pages in the order of the table of contents."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    names = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    return [HTML / f"{name}.html" for name in names]
+    return [HTML / f"{name}.html" for name, _ in toc.pages()]
 
 
 def printed(browser: Browser, path: Path, before: int) -> tuple[str, bytes]:
@@ -63,17 +61,18 @@ def main() -> int:
     if missing:
         print(f"no {missing[0]}; run `make book` first", file=sys.stderr)
         return 1
-    chromium = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if chromium is None:
-        print(f"no browser: none of {', '.join(CHROMIUMS)} is on the PATH; install one", file=sys.stderr)
+    try:
+        path = chromium()
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
         return 1
     book = PdfWriter()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for path in pages():
-            title, content = printed(browser, path, len(book.pages))
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        for page in pages():
+            title, content = printed(browser, page, len(book.pages))
             book.append(PdfReader(io.BytesIO(content)), outline_item=title)
-            print(f"{path.stem}: {len(book.pages)} pages so far", flush=True)
+            print(f"{page.stem}: {len(book.pages)} pages so far", flush=True)
         browser.close()
     book.write(TARGET)
     print(f"{TARGET}: {TARGET.stat().st_size / 1e6:.1f} MB")

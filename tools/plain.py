@@ -11,6 +11,7 @@ by pybtex.
 
 import html
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from pybtex.backends.markdown import Backend
 from pybtex.database import BibliographyData, parse_file
 from pybtex.style.formatting.unsrt import Style
 
-from tools import notebooks
+from tools import notebooks, toc
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that Sphinx makes from docstrings, the bibliography and the quizzes' data.
@@ -32,6 +33,7 @@ ADMONITIONS = ("admonition", "attention", "caution", "danger", "error", "hint")
 ADMONITIONS += ("important", "note", "seealso", "tip", "warning")
 FOLDED = ("dropdown", "solution", "toggle")
 FENCES = ("fence", "colon_fence")
+STYLE = Style()  # once: pybtex looks through all that is installed for each
 
 
 class PublishError(ValueError):
@@ -63,18 +65,20 @@ class Book:
     pages: dict[str, Page] = field(default_factory=dict)  # by name without folder and suffix
     equations: dict[str, tuple[Page, str]] = field(default_factory=dict)
     targets: dict[str, Page] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)  # of the heading or the table that a label stands before
     terms: dict[str, Page] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    times: dict[str, tuple[int, float]] = field(default_factory=dict)  # minutes to read a page, seconds to run it
 
     def __post_init__(self):
         settings = yaml.safe_load((self.root / "_config.yml").read_text(encoding="utf-8"))
         extensions = set(settings["parse"]["myst_enable_extensions"])
-        config = MdParserConfig(enable_extensions=extensions, dmath_double_inline=True)
+        pace = settings["sphinx"]["config"]["myst_words_per_minute"]
+        config = MdParserConfig(enable_extensions=extensions, dmath_double_inline=True, words_per_minute=pace)
         self.parser = create_md_parser(config, RendererHTML)
         self.works = BibliographyData(entries={})
         for name in settings["bibtex_bibfiles"]:
             self.works.add_entries(parse_file(str(self.root / name)).entries.items())
-        for page in _toc(self.root):
+        for page in _pages(self.root):
             self.pages[Path(page.name).name] = page
             if page.name not in NOT_PUBLISHED:
                 self._scan(page)
@@ -88,12 +92,25 @@ class Book:
         except notebooks.NotebookError as error:
             raise PublishError(str(error)) from error
 
-    def blocks(self, text: str) -> Iterator:
-        """The block tokens of a text, those inside its directives after the directive."""
-        for token in self.parser.parse(text):
+    def blocks(self, text: str, count: dict | None = None) -> Iterator:
+        """The block tokens of a text, those inside its directives after the directive.
+
+        `count` collects, as the parser's environment, the words of what is read.
+        """
+        for token in self.parser.parse(text, count):
             yield token
             if (found := _directive(token)) and found[0] != "code-block":
-                yield from self.blocks(_options(token.content)[1])
+                self.parser.parseInline(found[1], count)
+                yield from self.blocks(_options(token.content)[1], count)
+
+    def minutes(self, notebook) -> int:
+        """How long a notebook takes to read, as Sphinx counts it: text, and what cells give as Markdown."""
+        count: dict = {}
+        for cell in notebook.cells:
+            outputs = [output.get("data", {}).get("text/markdown", "") for output in cell.get("outputs", [])]
+            for text in [cell.source] if cell.cell_type == "markdown" else outputs:
+                list(self.blocks(text, count))
+        return count.get("wordcount", {"minutes": 0})["minutes"]
 
     def _scan(self, page: Page) -> None:
         count = 0
@@ -103,8 +120,8 @@ class Book:
             tokens = list(self.blocks(cell.source))
             if not page.title:
                 page.title = next((t.content for t in tokens if t.type == "inline"), page.name)
-            for token in tokens:
-                name, _ = _directive(token) or ("", "")
+            for i, token in enumerate(tokens):
+                name, title = _directive(token) or ("", "")
                 options = _options(token.content)[0] if name else {}
                 label = options.get("label") if name == "math" else None
                 if label := token.info if token.type == "math_block_label" else label:
@@ -112,7 +129,13 @@ class Book:
                     number = str(count) if page.number is None else f"{page.number}.{count}"
                     self._define(self.equations, label, (page, number), page)
                 elif token.type == "myst_target" or options.get("name"):
-                    self._define(self.targets, options.get("name") or token.content, page, page)
+                    label = options.get("name") or token.content
+                    self._define(self.targets, label, page, page)
+                    heading = [t.type for t in tokens[i + 1 : i + 3]] == ["heading_open", "inline"]
+                    self.titles[label] = tokens[i + 2].content if heading else title
+                elif token.type == "inline":
+                    for label in filter(None, (c.attrGet("id") for c in token.children if c.type == "span_open")):
+                        self._define(self.targets, label, page, page)
                 elif name == "glossary":
                     self.terms |= {t: page for term, _ in _entries(_options(token.content)[1]) for t in term}
 
@@ -126,7 +149,7 @@ class Book:
         """Ioffe and Szegedy, 2015."""
         work = self.works.entries[key]
         people = work.persons.get("author") or work.persons["editor"]
-        names = [" ".join(part.render_as("text") for part in person.rich_last_names) for person in people]
+        names = [" ".join(str(part) for part in person.rich_last_names) for person in people]
         named = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
         return f"{named}, {work.fields['year']}"
 
@@ -139,20 +162,13 @@ class Book:
 
     def reference(self, key: str) -> str:
         """The full reference in Markdown."""
-        (entry,) = Style().format_bibliography(BibliographyData(entries={key: self.works.entries[key]}))
+        (entry,) = STYLE.format_bibliography(BibliographyData(entries={key: self.works.entries[key]}))
         text = " ".join(entry.text.render(Backend()).split())
         return re.sub(r"\\([.()\-])", r"\1", text)  # harmless inside a line, and \\( may be taken for a formula's
 
 
-def _toc(root: Path) -> Iterator[Page]:
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    entries = [(toc["root"], None)]
-    number = 0
-    for part in toc.get("parts", [toc]):
-        for chapter in part.get("chapters", []):
-            number += bool(part.get("numbered"))
-            entries.append((chapter["file"], number if part.get("numbered") else None))
-    for name, number in entries:
+def _pages(root: Path) -> Iterator[Page]:
+    for name, number in toc.pages(root):
         found = [path for suffix in (".ipynb", ".md") if (path := root / f"{name}{suffix}").exists()]
         if not found:
             raise PublishError(f"_toc.yml: no page {name}.ipynb or {name}.md")
@@ -181,8 +197,8 @@ def _entries(content: str) -> Iterator[tuple[list[str], str]]:
     """A glossary's entries: terms, one a line, and the indented definition under them."""
     for block in re.findall(r"(?:^\S.*\n?)+(?:[ \t]+\S.*\n?|[ \t]*\n)*", content, flags=re.M):
         terms, definition = re.fullmatch(r"((?:\S.*\n?)+)((?s:.*))", block).groups()
-        lines = [line.strip() for line in definition.strip().split("\n")]
-        yield [term.split(" : ")[0].strip() for term in terms.strip().split("\n")], "\n".join(lines)
+        lines = textwrap.dedent(definition).strip()
+        yield [term.split(" : ")[0].strip() for term in terms.strip().split("\n")], lines
 
 
 MATH = r"(?<!\\)\$\$.+?\$\$|(?<![\\$])\$(?:\\.|[^$\\])+?\$"
@@ -191,6 +207,7 @@ INLINE = re.compile(
     |(?P<code>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
     |(?P<math>{MATH})
     |(?P<image>!\[[^\]]*\]\((?P<source>[^)\s]+)[^)]*\))
+    |(?P<span>\[(?P<text>(?:\$[^$]+\$|[^\[\]$])+)\]\{{(?P<attributes>[^{{}}]*)\}})
     |(?P<link>(?<=\])\((?P<target>[^()\s]+)(?P<rest>\s+"[^"]*")?\))
     |(?P<note>\[\^(?P<label>[^\]\s]+)\](?P<colon>:\s*)?)
     |(?P<substitution>\{{\{{.*?\}}\}})""",
@@ -204,8 +221,14 @@ def _math(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The same text with every formula on one line: in a quotation its lines would begin with `>`."""
-    return re.sub(MATH, lambda found: " ".join(found[0].split()), text, flags=re.DOTALL)
+    """The same text with every formula on one line: in a quotation its lines would begin with `>`.
+
+    What stands between fences is code, where a dollar is a dollar.
+    """
+    item = r"(?:(?:[-+*]|\d+[.)])[ \t]+)*"  # a fence may open in a list
+    fenced = rf"(?P<fenced>^[ \t>]*{item}(?P<fence>`{{3,}}|~{{3,}}).*?^[ \t>]*(?P=fence))"
+    join = lambda found: found[0] if found["fenced"] else " ".join(found[0].split())  # noqa: E731
+    return re.sub(f"{fenced}|{MATH}", join, text, flags=re.DOTALL | re.MULTILINE)
 
 
 class Converter:
@@ -221,10 +244,37 @@ class Converter:
     def __call__(self, text: str, where: str) -> str:
         """The text as it is published; `where` names its place in messages."""
         self.where = where
-        return self._blocks(text).strip("\n")
+        text = self._blocks(text).strip("\n")
+        self._check(text)
+        return text
 
     def fail(self, problem: str, remedy: str):
         raise PublishError(f"{self.where}: {problem}; {remedy}")
+
+    def _check(self, text: str) -> None:
+        """What the rules for a paragraph do not see, since it is written in another of Markdown's ways."""
+        for token in self.book.parser.parse(text):
+            children = token.children or []
+            for t, after in zip([token, *children], [*children, None], strict=True):
+                if t.type == "link_open":
+                    self._check_address(t.attrs["href"])
+                    if after.type == "link_close":
+                        self.fail(
+                            f"link to {t.attrs['href']!r} without text, which Sphinx alone fills in", "give it one"
+                        )
+                elif t.type == "image":
+                    self._check_address(t.attrs["src"])
+                elif t.type in ("html_inline", "html_block"):
+                    for address in re.findall(r"""\b(?:href|src)\s*=\s*["']?([^"'\s>]*)""", t.content):
+                        self._check_address(address)
+
+    def _check_address(self, address: str) -> None:
+        files = {page.file for page in self.book.pages.values() if page.name not in NOT_PUBLISHED}
+        if not re.match(r"(https?|mailto|data|attachment):|#", address) and address.partition("#")[0] not in files:
+            self.fail(
+                f"address {address!r}, which leads nowhere from a notebook",
+                "write a link as [text](page.md), draw a picture in a code cell",
+            )
 
     # ---- blocks ------------------------------------------------------------------------------------------------
 
@@ -324,15 +374,21 @@ class Converter:
         return f"```{argument}\n{content}\n```"
 
     def _glossary(self, argument, content, options):
-        entries = _entries(content)
-        return "\n".join(f"- **{', '.join(t)}**: {self._blocks(text)}" for t, text in entries).replace("\n\n", "\n")
+        lines = []
+        for terms, text in _entries(content):
+            anchors = "".join(f'<a name="{_term_label(term)}"></a>' for term in terms)
+            lines.append(f"- {anchors}**{', '.join(terms)}**: {textwrap.indent(self._blocks(text), '  ').lstrip()}")
+        return "\n".join(lines)
 
     def _running_times(self, argument, content, options):
-        rows = ["| chapter | seconds |", "|---|---|"]
+        rows = ["| chapter | reading, minutes | running, seconds |", "|---|---|---|"]
         for page in self.book.pages.values():
-            if page.name in self.book.seconds:
-                rows.append(f"| [{page.title}]({page.file}) | {self.book.seconds[page.name]:.1f} |")
-        return "\n".join([*rows, f"| all | {sum(self.book.seconds.values()):.1f} |"])
+            if page.name in self.book.times:
+                minutes, seconds = self.book.times[page.name]
+                rows.append(f"| [{page.title}]({page.file}) | {minutes} | {seconds:.1f} |")
+        reading = sum(minutes for minutes, _ in self.book.times.values())
+        running = sum(seconds for _, seconds in self.book.times.values())
+        return "\n".join([*rows, f"| all | {reading} | {running:.1f} |"])
 
     def _anchor(self, options, key) -> str:
         return f'<a name="{html.escape(options[key])}"></a>\n\n' if key in options else ""
@@ -340,7 +396,8 @@ class Converter:
     # ---- inside a paragraph --------------------------------------------------------------------------------------
 
     def _inline(self, found: re.Match) -> str:
-        kind = next(k for k in ("role", "code", "math", "image", "link", "note", "substitution") if found[k])
+        kinds = ("role", "code", "math", "image", "span", "link", "note", "substitution")
+        kind = next(k for k in kinds if found[k])
         if kind == "role":
             return self._role(found)
         if kind == "math":
@@ -348,6 +405,11 @@ class Converter:
         if kind == "image":
             if not re.match(r"https?:|data:|attachment:", found["source"]):
                 self.fail(f"picture {found['source']!r} is a file that Colab does not get", "draw it in a code cell")
+        elif kind == "span":
+            label = re.fullmatch(r"#([\w-]+)", found["attributes"])
+            if label is None:
+                self.fail(f"attributes {{{found['attributes']}}} are Sphinx's alone", "give {#label}, or drop them")
+            return f'<a name="{label[1]}"></a>{INLINE.sub(self._inline, found["text"])}'
         elif kind == "link":
             return f"({self._target(found['target'])}{found['rest'] or ''})"
         elif kind == "note":
@@ -387,6 +449,13 @@ class Converter:
         for key in (key.strip() for key in body.split(",")):
             if key not in self.book.works.entries:
                 self.fail(f"citation of {key!r}, which has no entry", "add it to the bibliography, or mend the key")
+            work = self.book.works.entries[key]
+            for name, there in (
+                ("author or editor", {"author", "editor"} & {*work.persons}),
+                ("year", "year" in work.fields),
+            ):
+                if not there:
+                    self.fail(f"citation of {key!r}, which has no {name}", "add it to the bibliography")
             self.cited[key] = None
             text, link = self.book.author_year(key), self.book.link(key)
             shown.append(f"[{text}]({link})" if link else text)
@@ -403,7 +472,10 @@ class Converter:
     def _reference(self, body, before):
         text, label = _titled(body)
         if label in self.book.targets:
-            return f"[{text or label}]({self._target('#' + label)})"
+            text = text or INLINE.sub(self._inline, self.book.titles[label])
+            if not text:
+                self.fail(f"reference to {label!r}, which stands before no heading", f"write {{ref}}`text <{label}>`")
+            return f"[{text}]({self._target('#' + label)})"
         return f"[{text or self._title(label)}]({self._target(label if '.' in label else f'{label}.md')})"
 
     def _title(self, name):
@@ -415,7 +487,12 @@ class Converter:
         page = self.book.terms.get(term)
         if page is None:
             self.fail(f"term {term!r} is in no glossary", "add it, or mend the term")
-        return f"*{text or term}*" if page == self.page else f"[{text or term}]({page.file})"
+        return f"[{text or term}]({'' if page == self.page else page.file}#{_term_label(term)})"
+
+
+def _term_label(term: str) -> str:
+    """What a glossary's entry is called in addresses, as Sphinx has it."""
+    return "term-" + re.sub(r"\W+", "-", term).strip("-")
 
 
 def _titled(body: str) -> tuple[str, str]:

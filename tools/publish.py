@@ -1,6 +1,7 @@
 """Writes the book's notebooks as they are published: executed, without MyST, ready for Colab, GitHub and Jupyter.
 
-`python -m tools.publish` takes the outputs of the last `make book` and writes `_build/published/chapters/*.ipynb`:
+`python -m tools.publish`, the last step of `make book`, takes the outputs of the build and writes
+`_build/published/chapters/*.ipynb`; the same files are what the download buttons of the built pages give:
 
 - the first cell makes `normlib` importable (tools/setup_cell.py), on Colab by a shallow clone of the published branch:
   that brings the recorded runs and style sheets, which a wheel would lack, and leaves Colab's packages alone;
@@ -9,7 +10,7 @@
 - an interactive figure is stored as a still picture that a script, stored with it, turns into the book's figure. Vega
   comes from a pinned address and is checked against its hash. Run on Colab, the cell shows the live widget instead.
 
-The built HTML has none of this: it asks the network for nothing.
+The built HTML itself has none of this: it asks the network for nothing.
 """
 
 import html
@@ -33,6 +34,7 @@ sys.path.append(str(ROOT / "chapters" / "_ext"))
 import repository  # noqa: E402  beside the extension that makes the buttons of the same address
 
 OUT = ROOT / "_build" / "published" / "chapters"
+DOWNLOADS = ROOT / "_build" / "html" / "_sources" / "chapters"
 SETUP = "setup"  # tag and id of the first cell
 # Vega as npm has it; the hash is `openssl dgst -sha384 -binary build/vega.min.js | base64`. The version is the one that
 # vl-convert compiles charts for, which a test compares.
@@ -122,10 +124,11 @@ def _output(output, convert: Converter, where: str) -> list:
     if "text/markdown" in data:
         data["text/markdown"] = convert(data["text/markdown"], where)
     if "text/html" in data:
-        figure = BeautifulSoup(data["text/html"], "html.parser").find("figure")
-        if figure and "nl-interactive" in figure["class"]:
+        figure = BeautifulSoup(_linked(data["text/html"]), "html.parser").find("figure")
+        classes = figure.get("class", []) if figure else []
+        if "nl-interactive" in classes:
             data["text/html"] = _interactive(figure, data.get("image/png"), where)
-        elif figure and "nl-figure" in figure["class"]:
+        elif "nl-figure" in classes:
             # Colab shows HTML rather than PNG, GitHub drops the drawing in the HTML: only the PNG is right everywhere.
             del data["text/html"]
             output.metadata = {"image/png": {"alt": figure.find(role="img")["aria-label"]}}
@@ -136,6 +139,13 @@ def _output(output, convert: Converter, where: str) -> list:
     return [output, *after]
 
 
+def _linked(markup: str) -> str:
+    """Figures' HTML with links that lead to notebooks; one within the page has nowhere to lead and leaves its text."""
+    less, quote = r"(?:<|\\u003c)", r'\\?"'  # as they stand in HTML, and in the JSON that it embeds
+    markup = re.sub(rf"{less}a href={quote}#.*?>(.*?){less}/a>", r"\1", markup)
+    return re.sub(rf"({less}a href={quote}[\w-]+)\.html", r"\1.ipynb", markup)
+
+
 def _interactive(figure, png: str | None, where: str) -> str:
     """An interactive figure's HTML for a notebook: the still picture, and the script that turns it into the figure."""
     kind = next((k for k in KINDS if f"nl-{k}" in figure["class"]), None)
@@ -143,18 +153,18 @@ def _interactive(figure, png: str | None, where: str) -> str:
         raise PublishError(f"{where}: figure of classes {figure['class']}; name its kind in normlib/interactive.py")
     still = figure.find(class_="nl-still")
     if png:
-        alt = still.get("aria-label") or figure.find(role="img")["aria-label"]
+        alt = still.get("aria-label")
+        if not alt:
+            raise PublishError(f"{where}: the picture of an nl-{kind} has no text; give its .nl-still an aria-label")
         source = f"data:image/png;base64,{''.join(png.split())}"
         first = f'<img src="{source}" alt="{html.escape(alt)}" style="max-width:100%">'
     else:
         first = f"<{still.name}>{still.decode_contents()}</{still.name}>"
     still.clear()
-    for link in figure.find_all("a", href=re.compile(r"^[\w-]+\.html")):
-        link["href"] = link["href"].replace(".html", ".ipynb")
     values = {
         "id": f"{figure['id']}-host",
         "kind": kind,
-        "figure": str(figure).replace('.html\\"', '.ipynb\\"'),  # the guide's answers, kept as JSON
+        "figure": str(figure),
         "style": "".join((STATIC / name).read_text(encoding="utf-8") for name in ("interactive.css", f"{kind}.css")),
         "vega": VEGA,
     }
@@ -186,7 +196,9 @@ def main() -> None:
         cache = get_cache(str(ROOT / "_build" / ".jupyter_cache"))
         pages = [page for page in book.pages.values() if page.name not in NOT_PUBLISHED]
         runs = {page.name: executed(page, cache) for page in pages}
-        book.seconds = {name: seconds for name, (_, seconds) in runs.items() if seconds is not None}
+        for name, (notebook, seconds) in runs.items():
+            if seconds is not None:
+                book.times[name] = (book.minutes(notebook), seconds)
         texts = {page.file: notebooks.dumps(publish(page, runs[page.name][0], book, address)) for page in pages}
     except (PublishError, notebooks.NotebookError, ValueError) as error:
         sys.exit(str(error))
@@ -194,6 +206,8 @@ def main() -> None:
     OUT.mkdir(parents=True)
     for name, text in texts.items():
         (OUT / name).write_text(text, encoding="utf-8", newline="\n")
+        if (DOWNLOADS / name).exists():  # not of a page that is no notebook: its button gives Markdown
+            shutil.copy(OUT / name, DOWNLOADS / name)
     print(f"{len(texts)} notebooks in {os.path.relpath(OUT, ROOT)}, {sum(map(len, texts.values())) / 1e6:.1f} MB")
 
 

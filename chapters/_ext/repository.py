@@ -23,7 +23,7 @@ def address(root=ROOT):
     if not url:
         place, url = (
             "_config.yml: repository: url:",
-            settings["repository"]["url"] or "",
+            (settings.get("repository") or {}).get("url") or "",
         )
     if url and not re.fullmatch(
         r"https://github\.com/[\w.-]+/[\w.-]+(?<!\.git)", url

@@ -121,11 +121,10 @@ def fill_in(app, doctree, docname):
         placeholder.replace_self(_quiz_answers(app, docname))
     # A chapter's header links to the table; its own line of the table is what the reader wants to see there.
     for link in doctree.findall(nodes.reference):
+        if not link.get("refuri", "").endswith("#running-times"):
+            continue
         minutes, seconds = _times(app.env, docname)
-        if (
-            link.get("refuri", "").endswith("#running-times")
-            and seconds is not None
-        ):
+        if seconds is not None:
             text = f"{minutes} minutes to read, {seconds:.0f} s to run"
             link.children = [nodes.Text(text)]
 

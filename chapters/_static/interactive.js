@@ -10,15 +10,23 @@ window.normlibFigures = function (kind, start) {
     figure.classList.toggle("nl-off", !shown);
   }
 
+  function startOne(figure) {
+    if (figure.classList.contains("nl-on")) return; // another call, for a figure added later, was first
+    show(figure, true); // first, because a chart needs to know its width
+    try {
+      start(figure);
+    } catch (error) {
+      show(figure, false);
+      console.error(`A figure of kind ${kind} could not start:`, error);
+    }
+  }
+
   function startAll() {
+    // What the reader sees starts at once; the rest one by one when nothing else is to be done, or after two seconds.
+    const later = window.requestIdleCallback || ((task) => setTimeout(task, 0));
     for (const figure of document.querySelectorAll(`.nl-${kind}:not(.nl-on)`)) {
-      show(figure, true); // first, because a chart needs to know its width
-      try {
-        start(figure);
-      } catch (error) {
-        show(figure, false);
-        console.error(`A figure of kind ${kind} could not start:`, error);
-      }
+      if (figure.getBoundingClientRect().top < window.innerHeight) startOne(figure);
+      else later(() => startOne(figure), { timeout: 2000 });
     }
   }
 

@@ -1,28 +1,27 @@
 """Headless Chromium, its pages watched for errors and for anything that leaves the disk."""
 
 import os
-import shutil
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tools.browser import chromium
 
 
 @pytest.fixture(scope="session")
 def browser():
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        reason = f"no browser: none of {', '.join(NAMES)} is on the PATH"
+    try:
+        path = chromium()
+    except FileNotFoundError as error:
         if os.environ.get("NORMLIB_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+            pytest.fail(str(error))
+        pytest.skip(str(error))
     from playwright.sync_api import sync_playwright
 
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=options)
-        yield chromium
-        chromium.close()
+        launched = playwright.chromium.launch(executable_path=path, args=options)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Every page of the built book, opened from disk in a headless Chromium."""
 
+import json
 import os
 import re
 from functools import cache
@@ -172,6 +173,18 @@ def test_text_stands_out(page_factory, path, theme):
         assert faint == [], f"{path.stem}, {theme}: contrast below 4.5 : 1: {faint}"
 
 
+def test_text_in_figures_is_in_the_pages_ink():
+    """Text is drawn as shapes after a comment, or as text; a color of its own would be one made for lines."""
+    drawn = [
+        (path.stem, *found)
+        for path in PAGES
+        for found in re.findall(r"<!-- (.+?) -->\s*<g([^>]*)>|<text([^>]*)>", path.read_text(encoding="utf-8"))
+    ]
+    assert all(any(entry[kind] for entry in drawn) for kind in (1, 3)), "one of the two was not found"
+    own = re.compile(r"""\b(fill(: |=")(?!currentColor)|opacity)""")
+    assert [entry for entry in drawn if own.search(entry[2] + entry[3])] == []
+
+
 SLIDERS = ".nl-explorer input[type=range]"
 
 
@@ -274,6 +287,22 @@ def test_links_and_files_resolve(path):
     assert broken == [], f"{path.stem}: leads nowhere: {broken}"
     foreign = [link for link in found.files if urlsplit(link).netloc]
     assert foreign == [], f"{path.stem}: fetched from elsewhere: {foreign}"
+
+
+@each_page
+def test_the_download_is_the_executed_notebook(path):
+    """With a picture for each that the page shows; tools/publish.py puts it in place of the sources."""
+    downloads = [link for link in parts(path).links if re.search(r"_sources/.*\.ipynb$", link)]
+    if not (HTML.parents[1] / "chapters" / f"{path.stem}.ipynb").exists():
+        assert downloads == []
+        return
+    assert downloads
+    notebook = json.loads((path.parent / downloads[0]).read_text(encoding="utf-8"))
+    outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = re.findall(r'<figure class="(nl-figure|nl-interactive)', path.read_text(encoding="utf-8"))
+    assert sum("image/png" in data for data in outputs) >= figures.count("nl-figure")
+    interactive = sum("nl-interactive" in str(data.get("text/html")) for data in outputs)
+    assert interactive == figures.count("nl-interactive")
 
 
 @each_page

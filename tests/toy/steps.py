@@ -208,6 +208,7 @@ CELLS = {
 :::{admonition} Before you start
 **Prerequisites** [Chapter 02](02_batch_normalization.ipynb): Batch Norm, forward and backward.
 **Time** [reading and running](#running-times).
+**Symbols** [the book's notation](#notation).
 
 After this chapter you can
 
@@ -216,7 +217,7 @@ After this chapter you can
 
 ## The question
 
-What does subtracting the mean do alone, beside weights that carry the scale {cite}`salimans2016weight`?""",
+Of the {term}`batch statistics`, what does the mean do alone {cite}`salimans2016weight`?""",
     "## One batch, drawn": r"""## One batch, drawn
 
 A channel has mean 2 and deviation 3. Drag the draw at $m=2$: the two samples keep their distance.""",

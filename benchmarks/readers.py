@@ -1,0 +1,196 @@
+"""What a reader of the built book waits for: weight, requests, sliders, Lighthouse's scores; on a desk and a phone.
+
+Pages are served as a static host does, compressed and cacheable. The phone's processor is Lighthouse's: four times as
+slow as this one. Lighthouse runs through `npx`, which fetches it once; without npx its columns stay empty.
+"""
+
+import functools
+import gzip
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tools.browser import chromium
+
+from .pairs import Skipped
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+TARGET = ROOT / "_build" / "pages.json"
+OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+LIGHTHOUSE = "lighthouse@12.8.2"
+SCORES = ("performance", "accessibility", "best-practices")
+LEAST = 95  # of 100, for each score
+HEADER = f"{'page':40} {'profile':8}{'weight':>10}{'req.':>5}{'first':>9}{'p50':>9}{'p95':>9}  perf. acc. best"
+TEXT = ("text/", "application/javascript", "application/json", "image/svg+xml")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A window in CSS pixels, how much slower the processor is made, and Lighthouse's name for the same."""
+
+    width: int
+    height: int
+    slowdown: int
+    lighthouse: tuple[str, ...]
+
+
+PROFILES = {
+    "desktop": Profile(1350, 940, 1, ("--preset=desktop",)),
+    "phone": Profile(412, 823, 4, ()),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A page in a profile: kB over the wire and requests; ms from the start of loading until the first move of a slider
+    is drawn, ms a move afterwards (both None without sliders); Lighthouse's scores of 100 (None without it)."""
+
+    page: str
+    profile: str
+    kilobytes: float
+    requests: int
+    first_response: float | None
+    p50: float | None
+    p95: float | None
+    scores: dict[str, int] | None
+
+
+def measure(pages: list[str] | None = None) -> list[Measured]:
+    """Measures pages of the built book, named as in `_build/html` (None: all), and writes `_build/pages.json`.
+
+    Raises:
+        Skipped: no built book, no such page, or no browser.
+        subprocess.CalledProcessError: Lighthouse failed.
+    """
+    found = sorted(str(p.relative_to(HTML)) for p in (*HTML.glob("*.html"), *HTML.glob("chapters/*.html")))
+    if not found:
+        raise Skipped("no built book: run `make book` first")
+    if missing := set(pages or ()) - set(found):
+        raise Skipped(f"pages must be among {', '.join(found)}, got {', '.join(sorted(missing))}")
+    try:
+        path = chromium()
+    except FileNotFoundError as error:
+        raise Skipped(str(error)) from error
+    from playwright.sync_api import sync_playwright
+
+    print(HEADER)
+    rows = []
+    with _served(HTML) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        for page in pages or found:
+            for name, profile in PROFILES.items():
+                seen = _seen(browser, f"{address}/{page}", profile)
+                rows.append(Measured(page, name, **seen, scores=_lighthouse(f"{address}/{page}", profile, path)))
+                print(line(rows[-1]), flush=True)
+        browser.close()
+    part = TARGET.with_suffix(".part")
+    part.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    part.replace(TARGET)
+    return rows
+
+
+def line(row: Measured) -> str:
+    """A row of the table; scores below LEAST are marked."""
+    number = lambda value, unit: "–" if value is None else f"{value:.0f} {unit}"  # noqa: E731
+    times = "".join(f"{number(t, 'ms'):>9}" for t in (row.first_response, row.p50, row.p95))
+    scores = "".join(f"{v:>5}{'!' if v < LEAST else ' '}" for v in (row.scores or {}).values())
+    return f"{row.page:40} {row.profile:8}{row.kilobytes:7.0f} kB{row.requests:5}{times} {scores}".rstrip()
+
+
+def _seen(browser, url: str, profile: Profile) -> dict:
+    sys.path.insert(0, str(ROOT / "tests" / "browser"))
+    from latency import measure_slider_latency
+
+    context = browser.new_context(viewport={"width": profile.width, "height": profile.height})
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": profile.slowdown})
+    session.send("Network.enable")
+    weights: list[float] = []
+    session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
+    page.goto(url, wait_until="commit")
+    first = p50 = p95 = None
+    page.wait_for_load_state("domcontentloaded")
+    if page.locator(".nl-explorer").count():
+        page.wait_for_selector(".nl-explorer.nl-on")
+        measure_slider_latency(page, moves=1, warm=False)
+        first = page.evaluate("performance.now()")  # counted from the start of loading
+        latency = measure_slider_latency(page)
+        p50, p95 = latency["p50"], latency["p95"]
+    page.wait_for_load_state("networkidle")
+    context.close()
+    return {
+        "kilobytes": round(sum(weights) / 1000, 1),
+        "requests": len(weights),
+        "first_response": first,
+        "p50": p50,
+        "p95": p95,
+    }
+
+
+def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int] | None:
+    """Scores of 100, from one run; that of performance scatters by some points with what else the machine does."""
+    if shutil.which("npx") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "report.json"
+        command = ["npx", "--yes", LIGHTHOUSE, url, "--quiet", "--output=json", f"--output-path={target}"]
+        command += [f"--only-categories={','.join(SCORES)}", *profile.lighthouse]
+        command += [f"--chrome-flags=--headless=new {' '.join(OPTIONS)}"]
+        subprocess.run(command, env=os.environ | {"CHROME_PATH": path}, check=True)
+        report = json.loads(target.read_text(encoding="utf-8"))["categories"]
+    return {name: round(100 * report[name]["score"]) for name in SCORES}
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The address of a server for a folder."""
+    handler = functools.partial(_Compressed, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("localhost", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://localhost:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Compressed(http.server.SimpleHTTPRequestHandler):
+    """Text is sent compressed, everything may be kept for ten minutes: GitHub Pages does both."""
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        path = path / "index.html" if path.is_dir() else path
+        if not path.is_file():
+            return self.send_error(404)
+        kind = self.guess_type(path)
+        compress = kind.startswith(TEXT)
+        body = _packed(path) if compress else path.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "max-age=600")
+        if compress:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Not a line per request."""
+
+
+@functools.cache
+def _packed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes())
