@@ -174,6 +174,17 @@ class Masked(Centered):
         return self.mask * weight
 
 
+class Nested(Centered):
+    folds = True
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Linear(1, 1, bias=False)
+
+    def effective_weight(self, weight):
+        return self.gain.weight * weight
+
+
 class Doubled(nn.Linear):
     """Declares itself and has no effective weight."""
 
@@ -196,14 +207,17 @@ class Scaled(nn.Sequential):
         return self.scale * super().forward(x)
 
 
+SLOPES = torch.rand(4)
+
+
 class Ranked(nn.Module):
-    """A layer with a tensor that nobody registered."""
+    """A layer with a tensor that nobody registered, the same one in every model."""
 
     folds = True
 
     def __init__(self):
         super().__init__()
-        self.slopes = torch.rand(4)
+        self.slopes = SLOPES
 
     def forward(self, x):
         return self.slopes * x
@@ -220,6 +234,7 @@ class Ranked(nn.Module):
         partial(Gained, 4, 4),
         partial(Masked, 4, 4, registered=True),
         partial(Masked, 4, 4, registered=False),
+        partial(Nested, 4, 4),
         partial(Doubled, 4, 4),
         partial(Scaled, nn.ReLU()),
         Ranked,
