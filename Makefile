@@ -77,7 +77,7 @@ figures: book ## the drawings of the book as SVG, for slides, into _build/figure
 lab: $(STAMP) ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab chapters
 
-bench: $(STAMP) ## measure, against the budgets, into _build/bench.json
+bench: $(STAMP) ## measure, against the budgets, into _build/bench.json and pages.json
 	$(BIN)/python -m benchmarks
 
 notebooks: $(STAMP) ## run the notebooks and store them in their normal form (NB=file ... for some)
