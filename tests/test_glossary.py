@@ -52,3 +52,9 @@ def test_a_symbol_that_a_page_links_has_its_row():
     rows = {label for label, page in BOOK.targets.items() if page == INTRO}
     links = {label for text in TEXTS.values() for label in re.findall(r"\]\(#(notation[\w-]*)\)", text)}
     assert links <= rows, f"no row of the notation table is called {sorted(links - rows)}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_link_has_a_name_beside_formulas(name):
+    bare = re.findall(r"\[(?:\$[^$\]]*\$\s*)+\]\([^)]*\)", TEXTS[name])
+    assert not bare, f"{name}: a screen reader finds no name in a formula; put a word into the link: {bare}"
