@@ -3,9 +3,12 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
+from jupyter_cache import get_cache
+from nbformat import v4
 
 from tools import notebooks, toc
 
@@ -130,7 +133,6 @@ def _prose(source):
 class TestNormalForm:
     @pytest.fixture
     def notebook(self):
-        v4 = nbformat.v4
         outputs = [
             v4.new_output("stream", name="stdout", text="a\n"),
             v4.new_output("stream", name="stdout", text="b\n"),
@@ -205,6 +207,32 @@ def test_a_corrupted_chapter_is_named_before_any_runs(tmp_path):
     path.write_text('{"cells": [')
     with pytest.raises(notebooks.NotebookError, match=r"half\.ipynb: not a notebook .*restore it from git"):
         execute.execute([path], tmp_path / "cache", timeout=1)
+
+
+def test_a_notebook_that_passes_is_kept_for_the_book(tmp_path):
+    """And is not run again by `make book`; one with a cell that fails is not kept."""
+    for name in ("conftest.py", "tools"):
+        (shutil.copytree if (notebooks.ROOT / name).is_dir() else shutil.copy)(notebooks.ROOT / name, tmp_path / name)
+    (tmp_path / "chapters").mkdir()
+    for name, stored in (("good", "'a result'"), ("bad", "'another'")):
+        outputs = [
+            v4.new_output("stream", text="here\n"),
+            v4.new_output("execute_result", data={"text/plain": stored}, execution_count=1),
+        ]
+        cell = v4.new_code_cell("print('here')\n'a result'", outputs=outputs, execution_count=1)
+        notebook = v4.new_notebook(cells=[v4.new_markdown_cell("Text."), cell])
+        nbformat.write(notebook, tmp_path / "chapters" / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "chapters"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+
+    cache = get_cache(str(tmp_path / "_build" / ".jupyter_cache"))
+    (record,) = cache.list_cache_records()
+    assert record.uri.endswith("good.ipynb")
+    assert record.data["execution_seconds"] > 0
+    kept = cache.get_cache_bundle(record.pk).nb
+    nbformat.validate(kept)
+    assert kept.cells[0].outputs == nbformat.read(tmp_path / "chapters" / "good.ipynb", 4).cells[1].outputs
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Jupyter Book alone would run them one after the other. Jupyter's cache looks at a notebook's own cells only; a change of
 the package that they import, of the records they read, or of the installed versions would go unnoticed, so that is
-looked at here.
+looked at here. `pytest --nbval` runs the same cells; what passes there is kept here too (conftest.py).
 """
 
 import hashlib
@@ -20,6 +20,8 @@ from jupyter_cache.executors.utils import single_nb_execution
 from tools import notebooks, toc
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+CACHE = BUILD / ".jupyter_cache"
 UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
 
 
@@ -35,6 +37,22 @@ def fingerprint(root: Path = ROOT) -> str:
 def chapters(root: Path = ROOT) -> list[Path]:
     """The notebooks of the table of contents."""
     return [path for name, _ in toc.pages(root) if (path := root / f"{name}.ipynb").exists()]
+
+
+def fresh() -> None:
+    """Empty the cache where what lies under the notebooks has changed since it was begun."""
+    stamp, now = BUILD / "fingerprint", fingerprint()
+    if not stamp.exists() or stamp.read_text() != now:
+        shutil.rmtree(CACHE, ignore_errors=True)
+        BUILD.mkdir(exist_ok=True)
+        stamp.write_text(now)
+    get_cache(str(CACHE)).list_cache_records()  # makes the database, before two processes try at once
+
+
+def keep(notebook, path: Path, seconds: float, folder: Path = CACHE) -> None:
+    """Put the executed notebook of the file `path` into the cache in `folder`."""
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    get_cache(str(folder)).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def execute(paths: list[Path], folder: Path, timeout: int) -> None:
@@ -61,25 +79,18 @@ def execute(paths: list[Path], folder: Path, timeout: int) -> None:
             if result.err:
                 pool.shutdown(wait=False, cancel_futures=True)
                 sys.exit(f"{path.relative_to(ROOT)}: {result.err}")
-            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            keep(result.nb, path, result.time, folder)
             print(f"{path.relative_to(ROOT)}: {result.time:.0f} s", flush=True)
 
 
 def main() -> None:
-    build = ROOT / "_build"
-    stamp = build / "fingerprint"
-    now = fingerprint()
-    if not stamp.exists() or stamp.read_text() != now:
-        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-        build.mkdir(exist_ok=True)
-        stamp.write_text(now)
+    fresh()
     # Pages are made anew each time, which takes seconds: none of a chapter that was renamed stays behind.
     for leftover in ("html", ".doctrees", "jupyter_execute"):
-        shutil.rmtree(build / leftover, ignore_errors=True)
+        shutil.rmtree(BUILD / leftover, ignore_errors=True)
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]
     try:
-        execute(chapters(), build / ".jupyter_cache", settings["timeout"])
+        execute(chapters(), CACHE, settings["timeout"])
     except notebooks.NotebookError as error:
         sys.exit(str(error))
 
