@@ -19,7 +19,7 @@ from normlib.experiments import RunWarning, execute, jobs, read, run, workers
 SCRIPT = str(Path(run_tiny.__file__))
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=300):
     """What `condition` returns as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -88,7 +88,7 @@ def test_workers_end_with_their_runner(tmp_path, how):
     else:
         os.kill(runner.pid, how)
     _, messages = runner.communicate()
-    psutil.wait_procs([worker], timeout=5)
+    psutil.wait_procs([worker], timeout=120)
     assert not worker.is_running()
     if how == signal.SIGINT:
         assert runner.returncode == 130

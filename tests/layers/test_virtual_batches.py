@@ -70,7 +70,7 @@ def work(rank, folder):
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"  # no port to collide on
     distributed.init_process_group(
-        "gloo", init_method=meeting, rank=rank, world_size=WORLD, timeout=timedelta(seconds=60)
+        "gloo", init_method=meeting, rank=rank, world_size=WORLD, timeout=timedelta(minutes=10)
     )
     part = slice(rank * PER_DEVICE, (rank + 1) * PER_DEVICE)
     records = {}
