@@ -125,6 +125,7 @@ def _seen(browser, url: str, profile: Profile) -> dict:
         page.wait_for_selector(".nl-explorer.nl-on")
         measure_slider_latency(page, moves=1, warm=False)
         first = page.evaluate("performance.now()")  # counted from the start of loading
+        page.wait_for_function("document.querySelectorAll('.nl-explorer:not(.nl-on)').length === 0")
         latency = measure_slider_latency(page)
         p50, p95 = latency["p50"], latency["p95"]
     page.wait_for_load_state("networkidle")

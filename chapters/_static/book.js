@@ -3,13 +3,12 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
-/* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. The theme sees to code and
-   MathJax to formulas. */
+/* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. The theme sees to code. */
 (function () {
   "use strict";
 
   function reachable() {
-    const boxes = ".bd-article :is(table, .pst-scrollable-table-container, .output.text_html)";
+    const boxes = ".bd-article :is(table, .pst-scrollable-table-container, .output.text_html, mjx-container)";
     for (const box of document.querySelectorAll(boxes)) {
       const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto";
       if (scrolls) box.tabIndex = 0;
@@ -17,6 +16,7 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
     }
   }
 
-  addEventListener("load", reachable);
-  addEventListener("resize", reachable);
+  // The article's height changes with its width, and whenever a formula that comes near is set.
+  const watch = new ResizeObserver(reachable);
+  addEventListener("load", () => document.querySelectorAll(".bd-article").forEach((article) => watch.observe(article)));
 })();

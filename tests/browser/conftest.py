@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from watch import watched
 
 from tools.browser import chromium
 
@@ -26,33 +27,16 @@ def browser():
 
 @pytest.fixture
 def page_factory(browser):
-    """`page_factory(width=1280, theme="light")` opens a page; `page.problems` collects what went wrong on it.
+    """`page_factory(width=1280, theme="light")` opens a page for one test, see `watched`."""
+    pages = []
 
-    Problems are console errors and warnings, uncaught exceptions, and requests for anything but file:, data: and
-    blob: addresses. The theme is set as a reader's earlier choice is remembered by the book's theme.
-    """
-    contexts = []
-
-    def make(width=1280, theme="light", height=900):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-        contexts.append(context)
-        context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
-        page = context.new_page()
-        page.problems = problems = []
-        page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
-        page.on("console", lambda m: m.type in ("error", "warning") and problems.append(f"{m.type}: {m.text}"))
-        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-
-        def watch(request):
-            if not request.url.startswith(("file:", "data:", "blob:")):
-                problems.append(f"left the disk: {request.url}")
-
-        page.on("request", watch)
-        return page
+    def make(**options):
+        pages.append(watched(browser, **options))
+        return pages[-1]
 
     yield make
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
 
 
 @pytest.fixture

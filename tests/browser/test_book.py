@@ -1,4 +1,7 @@
-"""Every page of the built book, opened from disk in a headless Chromium."""
+"""Every page of the built book, opened from disk in a headless Chromium.
+
+To open a page takes longer than to look at it, so the tests of `page` share each page, once for every screen.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from watch import watched
 
 HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
 PAGES = sorted(HTML.glob("chapters/*.html"))
@@ -16,8 +21,15 @@ BESIDE = sorted(HTML.glob("*.html"))  # the front page, the search, the index
 WEIGHT = 1_500_000  # bytes a page may load beside the scripts, styles and fonts that all pages share
 READY = "() => window.MathJax === undefined || (MathJax.startup && MathJax.startup.promise.then(() => true))"
 
+SCREENS = ((1280, "light"), (1280, "dark"), (360, "dark"))  # the phone's theme matters to no test of its width
+
+# index.html only leads to the introduction.
+VIEWS = [
+    pytest.param((path, *screen), id="-".join(map(str, (path.stem, *screen))))
+    for path in [*(path for path in BESIDE if path.name != "index.html"), *PAGES]
+    for screen in SCREENS
+]
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-both_themes = pytest.mark.parametrize("theme", ["light", "dark"])
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +47,25 @@ def test_the_book_is_built():
 
 
 def visit(page, path):
+    """Opens the page, waits for its figures, and has it as it is when all of it was seen."""
     page.goto(path.as_uri())
     page.wait_for_function(READY)
-    page.wait_for_function("() => document.querySelectorAll('.nl-explorer:not(.nl-on)').length === 0")
+    page.wait_for_function("() => document.querySelectorAll('.nl-interactive:not(.nl-on)').length === 0")
+    page.evaluate("() => { for (const fold of document.querySelectorAll('details')) fold.open = true }")
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")  # or formulas wait until they are near
+    page.wait_for_function("() => !document.querySelector('mjx-lazy')")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # sizes
     return page
+
+
+@pytest.fixture(scope="module", params=VIEWS)
+def page(browser, request):
+    """A page on a screen; `page.name` says which it is."""
+    path, width, theme = request.param
+    page = watched(browser, width=width, theme=theme)
+    page.name = f"{path.stem} at {width} px, {theme}"
+    yield visit(page, path)
+    page.context.close()
 
 
 class _Parts(HTMLParser):
@@ -66,36 +93,26 @@ def parts(path):
     return parser
 
 
-@each_page
-@both_themes
-def test_opens_without_complaint_or_network(page_factory, path, theme):
-    page = visit(page_factory(theme=theme), path)
-    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+def test_opens_without_complaint_or_network(page):
     page.evaluate("() => window.scrollTo(0, document.body.scrollHeight)")
     page.wait_for_load_state("networkidle")
     assert page.problems == []
 
 
-@each_page
-def test_maths_is_rendered(page_factory, path):
-    page = visit(page_factory(), path)
+def test_maths_is_rendered(page):
     formulas = page.locator(".bd-article .math").count()
-    assert page.locator(".bd-article .math mjx-container").count() >= formulas
+    assert page.locator(".bd-article .math mjx-container mjx-math").count() >= formulas
     errors = page.locator("mjx-merror").evaluate_all("errors => errors.map(e => e.title || e.textContent)")
-    assert errors == [], f"{path.stem}: MathJax could not read {errors}"
-    raw = page.locator(".bd-article").evaluate(
-        "article => [...article.querySelectorAll('p, li, td, figcaption, h1, h2, h3')]"
+    assert errors == [], f"{page.name}: MathJax could not read {errors}"
+    raw = page.evaluate(
+        "() => [...document.querySelectorAll('.bd-article :is(p, li, td, figcaption, h1, h2, h3)')]"
         ".filter(e => !e.closest('.nl-explorer')).map(e => e.textContent)"
         r".filter(t => /\$\$|\\\(|\\\[|\\(frac|mathbb|sqrt|sum)\b/.test(t))"
     )
-    assert raw == [], f"{path.stem}: maths left as source: {raw}"
+    assert raw == [], f"{page.name}: maths left as source: {raw}"
 
 
-@each_page
-@pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_scrolls_sideways(page_factory, path, width):
-    page = visit(page_factory(width=width), path)
-    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
+def test_nothing_scrolls_sideways(page):
     wide = page.evaluate(
         """() => {
           if (document.scrollingElement.scrollWidth <= innerWidth) return [];
@@ -106,13 +123,11 @@ def test_nothing_scrolls_sideways(page_factory, path, width):
             .map((e) => `${e.tagName}.${e.className}`).concat("the page");
         }"""
     )
-    assert wide == [], f"{path.stem} at {width} px is wider than the screen because of {wide}"
+    assert wide == [], f"{page.name} is wider than the screen because of {wide}"
 
 
-@each_page
-def test_nothing_is_cut_off_on_a_phone(page_factory, path):
+def test_nothing_is_cut_off(page):
     """What reaches beyond the text's column lies in a box that scrolls."""
-    page = visit(page_factory(width=360), path)
     cut = page.evaluate(
         """() => {
           const scrolls = (e) => e.closest("pre, mjx-container, .math, table, .text_html, .nl-explorer, .highlight");
@@ -121,7 +136,7 @@ def test_nothing_is_cut_off_on_a_phone(page_factory, path):
             .map((e) => `${e.tagName}.${e.className}: ${e.textContent.slice(0, 40)}`);
         }"""
     )
-    assert cut == [], f"{path.stem}: beyond the edge of a phone: {cut}"
+    assert cut == [], f"{page.name}: beyond the edge of the screen: {cut}"
 
 
 # For each distinct (ink, paper) of code and its output: the contrast by WCAG 2, smallest first.
@@ -145,7 +160,7 @@ CONTRAST = """
     return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
   };
   const found = new Map();
-  const texts = document.createTreeWalker(document.querySelector(".bd-article"), NodeFilter.SHOW_TEXT);
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const e = texts.currentNode.parentElement;
     if (!texts.currentNode.data.trim() || !e.closest(SELECTOR) || !e.getClientRects().length) continue;
@@ -159,18 +174,101 @@ CONTRAST = """
 """
 
 
-@each_page
-@both_themes
-def test_text_stands_out(page_factory, path, theme):
-    page = visit(page_factory(theme=theme), path)
-    page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true }")
-    assert page.evaluate("() => document.documentElement.dataset.theme") == theme
+def test_text_stands_out(page):
+    assert page.evaluate("() => document.documentElement.dataset.theme") == page.name.split()[-1]
     has_code = page.locator(".bd-article pre").count() > 0
     for selector in ["pre"] * has_code + ["p, li, td, th, h1, h2, figcaption, .nl-explorer"]:
         found = page.evaluate(CONTRAST.replace("SELECTOR", repr(selector)))
-        assert found, f"{path.stem}: nothing measured for {selector}"
+        assert found, f"{page.name}: nothing measured for {selector}"
         faint = [entry for entry in found if entry[0] < 4.5]
-        assert faint == [], f"{path.stem}, {theme}: contrast below 4.5 : 1: {faint}"
+        assert faint == [], f"{page.name}: contrast below 4.5 : 1: {faint}"
+
+
+def test_pictures_say_what_they_show(page):
+    silent = page.evaluate(
+        """() => [...document.querySelectorAll('img, [role="img"], .bd-article svg')]
+          .filter((e) => !e.closest('[aria-hidden="true"], button, summary'))
+          .filter((e) => !e.parentElement.closest('[role="img"]'))
+          .filter((e) => e.getClientRects().length)
+          .filter((e) => !(e.getAttribute("alt") || e.getAttribute("aria-label") || e.querySelector("title")))
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert silent == [], f"{page.name}: without alternative text: {silent}"
+
+
+def test_controls_have_names(page):
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".bd-article input, .bd-article button, .bd-article select")]
+          .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.title || e.textContent.trim()))
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == [], f"{page.name}: without a name: {nameless}"
+
+
+@pytest.fixture
+def on_paper(page):
+    page.emulate_media(media="print")
+    yield page
+    page.emulate_media(media="screen")
+
+
+def test_paper_has_figures_and_formulas_and_no_controls(on_paper):
+    page = on_paper
+    visible = """(selector) => [...document.querySelectorAll(selector)]
+      .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0)
+      .map((e) => e.outerHTML.slice(0, 100))"""
+    beside = ".bd-header, .bd-header-article, .bd-sidebar, .prev-next-footer, .headerlink"
+    controls = f"button, input:not([name=q]), select, {beside}"  # the page of the search has nothing else to print
+    assert page.evaluate(visible, controls) == []
+    for selector in (".bd-article figure.nl-figure svg", ".bd-article .math mjx-container"):
+        assert len(page.evaluate(visible, selector)) == page.locator(selector).count()
+    interactive = page.locator(".bd-article figure.nl-interactive").count()
+    assert len(page.evaluate(visible, ".bd-article figure.nl-interactive .nl-still")) == interactive
+
+
+# axe's time grows with the number of elements, most of which no reader meets one by one: glyphs of formulas, which
+# screen readers skip for their MathML; strokes of pictures that have one alternative text; colored tokens of code,
+# whose contrast is measured above. Boxes keep their sizes, since what scrolls depends on them.
+LIGHTEN = """
+() => {
+  const formulas = [...document.querySelectorAll("mjx-math[aria-hidden=true]")];
+  const boxes = formulas.map((maths) => [maths, maths.getBoundingClientRect()]);
+  for (const [maths, { width, height }] of boxes) {
+    maths.replaceChildren();
+    maths.style.cssText = `display: inline-block; width: ${width}px; height: ${height}px`;
+  }
+  for (const svg of document.querySelectorAll(".bd-article svg")) {
+    svg.replaceChildren(...svg.querySelectorAll(":scope > title, :scope > desc"));
+  }
+  for (const pre of document.querySelectorAll(".bd-article pre")) pre.textContent = pre.textContent;
+}
+"""
+AXE = """
+async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.flatMap((rule) =>
+  rule.nodes.map((node) => `${rule.id} (${rule.impact}): ${node.html.slice(0, 160)}`
+    + [...node.any, ...node.all, ...node.none].map((check) => `; ${check.message}`).join("")))
+"""
+
+
+def test_axe_finds_nothing(page):
+    """The last of these tests, since it takes away what the others look at."""
+    page.evaluate(LIGHTEN)
+    page.evaluate(AXE_SCRIPT)
+    found = page.evaluate(AXE)
+    assert found == [], f"{page.name}: axe finds\n" + "\n".join(found)
+
+
+def test_axe_would_find_something(page_factory):
+    """The check itself: a page with planted defects does not pass."""
+    page = page_factory()
+    page.set_content('<html lang="en"><title>t</title><main><h1>t</h1><img src="data:,"><input></main></html>')
+    page.evaluate(AXE_SCRIPT)
+    found = " ".join(page.evaluate(AXE))
+    assert "image-alt (critical)" in found
+    assert "label (critical)" in found
+    page.set_content('<html lang="en"><title>t</title><main><h1 style="color: #ccc">Pale</h1></main></html>')
+    page.evaluate(AXE_SCRIPT)
+    assert "color-contrast" in " ".join(page.evaluate(AXE))
 
 
 def test_text_in_figures_is_in_the_pages_ink():
@@ -183,83 +281,6 @@ def test_text_in_figures_is_in_the_pages_ink():
     assert all(any(entry[kind] for entry in drawn) for kind in (1, 3)), "one of the two was not found"
     own = re.compile(r"""\b(fill(: |=")(?!currentColor)|opacity)""")
     assert [entry for entry in drawn if own.search(entry[2] + entry[3])] == []
-
-
-SLIDERS = ".nl-explorer input[type=range]"
-
-
-def drawn(page, index):
-    """What the Explorer that holds the index-th slider of the page shows: its curves and its slider's value."""
-    return page.evaluate(
-        """async (index) => {
-          const input = document.querySelectorAll(".nl-explorer input[type=range]")[index];
-          const figure = input.closest(".nl-explorer");
-          await figure.normlib.drawn;
-          // Sorted: Vega keeps what an axis already shows and adds the rest behind it, so that the order of its ticks
-          // tells where the slider came from. The names that it counts up are cut.
-          const marks = [...figure.querySelectorAll(".nl-chart svg :is(path, line, text, rect)")]
-            .map((mark) => mark.outerHTML.replace(/(clip|gradient)_?\\d+/g, "$1")).sort();
-          return [marks.join("\\n"), input.getAttribute("aria-valuetext")];
-        }""",
-        index,
-    )
-
-
-@each_page
-def test_sliders_move_their_chart(page_factory, path):
-    page = visit(page_factory(), path)
-    sliders = page.locator(SLIDERS)
-    for index in range(sliders.count()):
-        slider = sliders.nth(index)
-        slider.scroll_into_view_if_needed()
-        last = int(slider.get_attribute("max"))
-        where = f"{path.stem}, slider {slider.evaluate('i => i.labels[0].textContent')!r}"
-
-        slider.focus()
-        page.keyboard.press("Home")
-        charts = [drawn(page, index)]
-        for _ in range(last):
-            page.keyboard.press("ArrowRight")
-            charts.append(drawn(page, index))
-        assert charts[0][0], f"{where}: no chart"
-        assert len({value for _, value in charts}) == last + 1, f"{where}: values by keyboard {charts}"
-        assert len({chart for chart, _ in charts}) > 1, f"{where}: the arrow keys change nothing drawn"
-
-        box = slider.bounding_box()
-        y = box["y"] + box["height"] / 2
-        page.mouse.move(box["x"] + box["width"] - 3, y)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 3, y, steps=4)
-        page.mouse.up()
-        assert drawn(page, index) == charts[0], f"{where}: a drag to its left end shows something else than Home"
-        for _ in range(last // 2):  # at an end, a slider may leave the others nothing to change
-            page.keyboard.press("ArrowRight")
-    assert page.problems == []
-
-
-@each_page
-def test_pictures_say_what_they_show(page_factory, path):
-    page = visit(page_factory(), path)
-    silent = page.evaluate(
-        """() => [...document.querySelectorAll('img, [role="img"], .bd-article svg')]
-          .filter((e) => !e.closest('[aria-hidden="true"], button, summary'))
-          .filter((e) => !e.parentElement.closest('[role="img"]'))
-          .filter((e) => e.getClientRects().length)
-          .filter((e) => !(e.getAttribute("alt") || e.getAttribute("aria-label") || e.querySelector("title")))
-          .map((e) => e.outerHTML.slice(0, 120))"""
-    )
-    assert silent == [], f"{path.stem}: without alternative text: {silent}"
-
-
-@each_page
-def test_controls_have_names(page_factory, path):
-    page = visit(page_factory(), path)
-    nameless = page.evaluate(
-        """() => [...document.querySelectorAll(".bd-article input, .bd-article button, .bd-article select")]
-          .filter((e) => !(e.labels?.length || e.getAttribute("aria-label") || e.title || e.textContent.trim()))
-          .map((e) => e.outerHTML.slice(0, 120))"""
-    )
-    assert nameless == [], f"{path.stem}: without a name: {nameless}"
 
 
 @each_page

@@ -72,11 +72,11 @@ def address(explorers, tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(page_factory, address):
+def open_page(open_page):
+    """As for every figure, and until all charts are drawn."""
+
     def make(**options):
-        page = page_factory(**options)
-        page.goto(address)
-        page.wait_for_function("[...document.querySelectorAll('.nl-explorer')].every((f) => f.normlib)")
+        page = open_page(**options)
         page.evaluate("Promise.all([...document.querySelectorAll('.nl-explorer')].map((f) => f.normlib.drawn))")
         return page
 
@@ -198,22 +198,15 @@ def test_chart_follows_a_resized_window(open_page):
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
 
 
-def test_print_shows_the_still_picture_without_controls(open_page):
-    page = open_page()
-    assert not page.locator(".nl-still").first.is_visible()
-    page.emulate_media(media="print")
-    assert page.locator(".nl-still svg").first.is_visible()
+def test_print_shows_the_still_picture_without_controls(on_paper):
+    assert on_paper.locator(".nl-still svg").first.is_visible()
     for part in (".nl-controls", ".nl-live", ".nl-reset"):
-        assert not page.locator(part).first.is_visible()
+        assert not on_paper.locator(part).first.is_visible()
 
 
-def test_without_scripts_the_still_picture_stands_in(browser, address):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
-    assert page.locator(".nl-still svg").first.is_visible()
-    assert not page.locator(".nl-controls").first.is_visible()
-    context.close()
+def test_without_scripts_the_still_picture_stands_in(unscripted):
+    assert unscripted.locator(".nl-still svg").first.is_visible()
+    assert not unscripted.locator(".nl-controls").first.is_visible()
 
 
 def test_a_chart_that_cannot_start_leaves_the_still_picture(page_factory, address, tmp_path):

@@ -2,29 +2,10 @@
 
 import io
 
-import pytest
 from pypdf import PdfReader
 from test_book import HTML, PAGES, _built, visit  # noqa: F401  (_built skips or fails where there is no book)
 
 from tools import pdf
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_paper_has_figures_and_formulas_and_no_controls(page_factory, path):
-    page = visit(page_factory(), path)
-    page.evaluate("() => { for (const fold of document.querySelectorAll('details:not(.hide)')) fold.open = true }")
-    figures = page.locator(".bd-article figure.nl-figure svg").count()
-    formulas = page.locator(".bd-article mjx-container").count()
-    page.emulate_media(media="print")
-    visible = """(selector) => [...document.querySelectorAll(selector)]
-      .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0)
-      .map((e) => e.outerHTML.slice(0, 100))"""
-    controls = "button, input, select, .bd-header, .bd-header-article, .bd-sidebar, .prev-next-footer, .headerlink"
-    assert page.evaluate(visible, controls) == []
-    assert len(page.evaluate(visible, ".bd-article figure.nl-figure svg")) == figures
-    assert len(page.evaluate(visible, ".bd-article mjx-container")) >= formulas  # with those of still pictures
-    interactive = page.locator(".bd-article figure.nl-interactive").count()
-    assert len(page.evaluate(visible, ".bd-article figure.nl-interactive .nl-still")) == interactive
 
 
 def test_a_page_of_the_pdf(browser):
