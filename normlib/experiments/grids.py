@@ -391,6 +391,42 @@ STRIDED_RATES = Grid(
     },
 )
 
+# 40×40 leaves 2×2 positions to the last maps of a network made for 224×224; 32×32 would leave one.
+_CONVERTED = {
+    "model": "torchvision-resnet18",
+    "dataset": "cifar10",
+    "size": 40,
+    "train_images": 3000,
+    "test_images": 2000,
+    "batch_size": 32,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+}
+_CONVERTED_DIGITS = _CONVERTED | {"dataset": "digits", "train_images": 400, "test_images": 200}
+_CONVERSIONS = {
+    f"{name}, m = {m}": {"norm": name, "virtual_batch_size": m} for name, m in (("bn", 2), ("bn+ws", 2), ("bn", 32))
+} | {"gn+ws": {"norm": "gn+ws"}}
+
+MIGRATION = Grid(
+    name="migration",
+    question="torchvision's ResNet-18 at two images a statistic: what does one line of conversion change?",
+    axes={"method": _CONVERSIONS},
+    profiles={
+        "short": _CONVERTED_DIGITS | {"epochs": 2, "learning_rate": 0.05},
+        "cpu": _CONVERTED | {"epochs": 5, "decay_every": 4, "learning_rate": 0.05},
+    },
+)
+
+MIGRATION_RATES = Grid(
+    name="migration-rates",
+    question="Which learning rate suits each conversion? One seed, 2 of 5 epochs, held-out training images.",
+    axes=MIGRATION.axes | {"rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)}},
+    profiles={
+        "short": _CONVERTED_DIGITS | {"epochs": 1, "validation": 100},
+        "cpu": _CONVERTED | {"epochs": 2, "validation": 1000},
+    },
+)
+
 GRIDS = {
     grid.name: grid
     for grid in (
@@ -405,6 +441,8 @@ GRIDS = {
         MBN_FIG6A,
         MBN_FIG6B,
         MBN_RATES,
+        MIGRATION,
+        MIGRATION_RATES,
         STRIDED_RATES,
         WS_BCN,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import datasets, models
-from ..convert import norm_factory, standardize_convolutions
+from ..convert import convert_norm, norm_factory, standardize_convolutions
 from ..schedules import renorm_limits, step_decay
 from ..training import History, first, predict, shuffled, train
 from . import records
@@ -52,7 +52,7 @@ YARDSTICKS = {"torch-bn": _TorchBatchNorm, "written-out": _WrittenOutBatchNorm}
 
 
 _MODELS = ("lenet5", "mlp", "three-block", "strided", "thin-resnet")
-_MODELS += ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16")
+_MODELS += ("resnet18", "resnet34", "resnet50", "vgg11", "vgg16", "torchvision-resnet18")
 _DATASETS = {"digits": datasets.digits, "mnist": datasets.mnist}
 _CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
 _KEYS = ("profile", "seed", "together", "epochs", "steps", "batch_size", "virtual_batch_size", "method", "m")
@@ -94,9 +94,8 @@ def check(config: dict, axes: Iterable[str] = ()) -> None:
         choice("dataset", config["dataset"], [*_DATASETS, *_CIFAR])
 
 
-def _norm_layer(config: dict):
-    if config["norm"] in YARDSTICKS:
-        return YARDSTICKS[config["norm"]]
+def _options(config: dict) -> dict:
+    """What the configuration says of its layers."""
     options = dict(config.get("norm_options", {}))
     if "ramp_start" in config:  # Batch Renorm's limits, widened from then to the last epoch
         start, end = config["ramp_start"], config["epochs"]
@@ -104,11 +103,32 @@ def _norm_layer(config: dict):
         options["schedule"] = lambda epoch, epochs: limits(epoch - 1)
     if config["norm"] == "mbn":
         options.setdefault("batch_size", config.get("virtual_batch_size", config["batch_size"]))
-    return norm_factory(config["norm"].removesuffix("+ws"), **options)
+    return options
+
+
+def _norm_layer(config: dict):
+    if config["norm"] in YARDSTICKS:
+        return YARDSTICKS[config["norm"]]
+    return norm_factory(config["norm"].removesuffix("+ws"), **_options(config))
+
+
+def _converted(config: dict, data: datasets.Data) -> nn.Module:
+    """torchvision's ResNet-18 as it comes, converted in one call, on images enlarged to the configuration's size."""
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=data.num_classes)
+    channels, stem = data.x_train.shape[1], model.conv1
+    if channels != stem.in_channels:
+        model.conv1 = nn.Conv2d(channels, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=False)
+    enlarge = nn.Upsample((config["size"],) * 2, mode="bilinear")
+    return nn.Sequential(enlarge, convert_norm(model, config["norm"], **_options(config)))
 
 
 def _model(config: dict, data: datasets.Data) -> nn.Module:
-    kind, classes, norm_layer = choice("model", config["model"], _MODELS), data.num_classes, _norm_layer(config)
+    kind = choice("model", config["model"], _MODELS)
+    if kind.startswith("torchvision"):
+        return _converted(config, data)
+    classes, norm_layer = data.num_classes, _norm_layer(config)
     small = {"in_channels": data.x_train.shape[1], "num_classes": classes, "norm_layer": norm_layer}
     small |= {"width": config["width"]} if "width" in config else {}
     if kind == "lenet5":
