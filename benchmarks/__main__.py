@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import torch
 
-from . import layers, loop, methods, pages, training
+from . import chapters, layers, loop, methods, pages, training
 from .pairs import Row, Skipped
 
 PARTS = {
@@ -21,6 +21,7 @@ PARTS = {
     "methods": methods.rows,
     "training": training.rows,
     "loop": loop.rows,
+    "chapters": chapters.rows,
     "pages": pages.rows,
 }
 TARGET = pages.BUILD / "bench.json"

@@ -62,7 +62,7 @@ class Measured:
     first_response: float | None
     p50: float | None
     p95: float | None
-    scores: dict[str, int] | None
+    scores: dict[str, int | None] | None
 
 
 def measure(pages: list[str] | None = None) -> list[Measured]:
@@ -103,7 +103,9 @@ def line(row: Measured) -> str:
     """A row of the table; scores below LEAST are marked."""
     number = lambda value, unit: "–" if value is None else f"{value:.0f} {unit}"  # noqa: E731
     times = "".join(f"{number(t, 'ms'):>9}" for t in (row.first_response, row.p50, row.p95))
-    scores = "".join(f"{v:>5}{'!' if v < LEAST else ' '}" for v in (row.scores or {}).values())
+    scores = "".join(
+        f"{'–' if v is None else v:>5}{' ' if (v or 0) >= LEAST else '!'}" for v in (row.scores or {}).values()
+    )
     return f"{row.page:40} {row.profile:8}{row.kilobytes:7.0f} kB{row.requests:5}{times} {scores}".rstrip()
 
 
@@ -111,25 +113,24 @@ def _seen(browser, url: str, profile: Profile) -> dict:
     sys.path.insert(0, str(ROOT / "tests" / "browser"))
     from latency import measure_slider_latency
 
-    context = browser.new_context(viewport={"width": profile.width, "height": profile.height})
-    page = context.new_page()
-    session = context.new_cdp_session(page)
-    session.send("Emulation.setCPUThrottlingRate", {"rate": profile.slowdown})
-    session.send("Network.enable")
-    weights: list[float] = []
-    session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
-    page.goto(url, wait_until="commit")
-    first = p50 = p95 = None
-    page.wait_for_load_state("domcontentloaded")
-    if page.locator(".nl-explorer").count():
-        page.wait_for_selector(".nl-explorer.nl-on")
-        measure_slider_latency(page, moves=1, warm=False)
-        first = page.evaluate("performance.now()")  # counted from the start of loading
-        page.wait_for_function("document.querySelectorAll('.nl-explorer:not(.nl-on)').length === 0")
-        latency = measure_slider_latency(page)
-        p50, p95 = latency["p50"], latency["p95"]
-    page.wait_for_load_state("networkidle")
-    context.close()
+    with browser.new_context(viewport={"width": profile.width, "height": profile.height}) as context:
+        page = context.new_page()
+        session = context.new_cdp_session(page)
+        session.send("Emulation.setCPUThrottlingRate", {"rate": profile.slowdown})
+        session.send("Network.enable")
+        weights: list[float] = []
+        session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
+        page.goto(url, wait_until="commit")
+        first = p50 = p95 = None
+        page.wait_for_load_state("domcontentloaded")
+        if page.locator(".nl-explorer").count():
+            page.wait_for_selector(".nl-explorer.nl-on")
+            measure_slider_latency(page, moves=1, warm=False)
+            first = page.evaluate("performance.now()")  # counted from the start of loading
+            page.wait_for_function("document.querySelectorAll('.nl-explorer:not(.nl-on)').length === 0")
+            latency = measure_slider_latency(page)
+            p50, p95 = latency["p50"], latency["p95"]
+        page.wait_for_load_state("networkidle")
     return {
         "kilobytes": round(sum(weights) / 1000, 1),
         "requests": len(weights),
@@ -139,7 +140,7 @@ def _seen(browser, url: str, profile: Profile) -> dict:
     }
 
 
-def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int] | None:
+def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int | None] | None:
     """Scores of 100, from one run; that of performance scatters by some points with what else the machine does."""
     if shutil.which("npx") is None:
         return None
@@ -150,7 +151,8 @@ def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int] | None:
         command += [f"--chrome-flags=--headless=new {' '.join(OPTIONS)}"]
         subprocess.run(command, env=os.environ | {"CHROME_PATH": path}, check=True)
         report = json.loads(target.read_text(encoding="utf-8"))["categories"]
-    return {name: round(100 * report[name]["score"]) for name in SCORES}
+    scores = {name: report[name]["score"] for name in SCORES}  # null where an audit could not be made
+    return {name: None if score is None else round(100 * score) for name, score in scores.items()}
 
 
 @contextmanager

@@ -48,9 +48,9 @@ def test_pages_are_served_as_a_static_host_does(tmp_path):
 
 
 def test_a_low_score_is_marked_and_what_was_not_measured_is_a_dash():
-    scores = {"performance": readers.LEAST - 1, "accessibility": readers.LEAST, "best-practices": 100}
+    scores = {"performance": readers.LEAST - 1, "accessibility": readers.LEAST, "best-practices": None}
     row = readers.Measured("a.html", "phone", 12.3, 4, None, None, None, scores)
-    assert readers.line(row).split() == ["a.html", "phone", "12", "kB", "4", "–", "–", "–", "94!", "95", "100"]
+    assert readers.line(row).split() == ["a.html", "phone", "12", "kB", "4", "–", "–", "–", "94!", "95", "–!"]
     assert "!" not in readers.line(readers.Measured("a.html", "phone", 12.3, 4, 1.0, 2.0, 3.0, None))
 
 
