@@ -88,7 +88,7 @@ class Explorer(Interactive):
         `(low, high)` fixes it there; "free" fits it again at every setting.
     x_ticks, y_ticks: values to label, in place of the automatic ones.
     styles: `{label: "line" | "step" | "points" | "bars" | "area"}`, "line" where not given. For "step" and "bars"
-        (histograms) x holds the bin edges, one more than y, or the bin centres, which are turned into edges half-way
+        (histograms) x holds the bin edges, one more than y, or the bin centers, which are turned into edges half-way
         between neighbours. "bars" and "area" stand on 0, or on the foot of a logarithmic axis.
     caption: text under the figure. readout: called like `compute`, returns one sentence with the numbers at that
         setting, announced to screen readers.
@@ -233,7 +233,7 @@ class Explorer(Interactive):
             raise ValueError(f"{what}: bins must ascend in x, got {x.tolist()}")
         if binned and x.size == y.size:
             if x.size < 2:
-                raise ValueError(f"{what}: x must hold at least 2 bin centres, or be the bin edges, got {x.size}")
+                raise ValueError(f"{what}: x must hold at least 2 bin centers, or be the bin edges, got {x.size}")
             x = _edges(x, self.x_axis.scale)
         return x, y
 
@@ -609,9 +609,9 @@ def _pack(array) -> tuple[bytes, np.ndarray]:
     return bytes(packed), rounded
 
 
-def _edges(centres, scale) -> np.ndarray:
-    """Bin edges half-way between the centres (in the logarithm on a log axis), the end bins symmetric."""
-    c = np.log(centres) if scale == "log" else centres
+def _edges(centers, scale) -> np.ndarray:
+    """Bin edges half-way between the centers (in the logarithm on a log axis), the end bins symmetric."""
+    c = np.log(centers) if scale == "log" else centers
     middle = (c[1:] + c[:-1]) / 2
     edges = np.concatenate([[2 * c[0] - middle[0]], middle, [2 * c[-1] - middle[-1]]])
     return np.exp(edges) if scale == "log" else edges

@@ -164,7 +164,7 @@ def show(*axes: Axes, alt: str, caption: str = "") -> Picture:
 
 
 def gallery(images, titles: Sequence[str], right: Sequence[bool], *, columns: int = 6) -> Axes:
-    """A panel of grey images (n, H, W) with a title each; wrong ones are crossed out."""
+    """A panel of gray images (n, H, W) with a title each; wrong ones are crossed out."""
     rows = -(-len(images) // columns)
     with matplotlib.rc_context(style.MATPLOTLIB):  # made outside, the figure would be a white card on a dark page
         figure = Figure(figsize=(0.62 * columns, 0.85 * rows), layout="constrained")

@@ -263,7 +263,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         ),
         _ask(
             "At m = 4, after training, averaging the statistics of many batches of m at fixed weights gains nothing "
-            "resolved; statistics of the whole training set gain some two points. What was wrong with the running "
+            "resolved; statistics of the whole training set gain two to three points. What was wrong with the running "
             "averages?",
             2,
             (

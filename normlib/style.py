@@ -4,7 +4,7 @@ Each colour has a relative luminance between 0.12 and 0.30, so that it stands ou
 more from a white page and from the dark theme's, and no two neighbours in the list are
 confused under the common colour-vision deficiencies (the hues follow Okabe and Ito, 2008,
 darkened where theirs are too light for a white page). Strokes and markers repeat what colour says, for
-grey printing.
+gray printing.
 """
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#B8628F", "#A67600", "#3D8BBF", "#7A7A7A", "#7D6BC4")

@@ -29,13 +29,13 @@ def parabola(a, kind):
         "curve": (X, y),
         "gap": (X, np.where(X > 1, np.nan, -y)),
         "bins": (np.arange(5.0), [a, 2, 3, len(kind)]),
-        "centres": ([0.5, 1.5, 2.5], [1, a, 2]),
+        "centers": ([0.5, 1.5, 2.5], [1, a, 2]),
         "under": (list(X), list(y / 7)),
         "dots": (X + a, y),
     }
 
 
-STYLES = {"bins": "bars", "centres": "step", "under": "area", "dots": "points"}
+STYLES = {"bins": "bars", "centers": "step", "under": "area", "dots": "points"}
 SLIDERS = {"a": Slider([1, 2.5, 1e-5], label="factor a", start=2.5), "kind": ["one", "two & three"]}
 
 
@@ -79,7 +79,7 @@ def decode(text):
 def test_at_gives_what_compute_returned_to_four_significant_digits(explorer):
     for values in settings(explorer):
         wanted = parabola(**values)
-        wanted["centres"] = ([0, 1, 2, 3], wanted["centres"][1])
+        wanted["centers"] = ([0, 1, 2, 3], wanted["centers"][1])
         found = explorer.at(**values)
         assert list(found) == list(wanted)
         for label, pair in wanted.items():
@@ -110,7 +110,7 @@ def test_live_drawing_holds_the_same_numbers_at_every_grid_point(explorer):
         lines = [line.get_xydata().T for line in ax.get_lines()]
         for label in ("curve", "gap", "under", "dots"):
             assert any(np.array_equal(line, np.array(curves[label]), equal_nan=True) for line in lines), label
-        edges, heights = curves["centres"]
+        edges, heights = curves["centers"]
         stairs = np.array([np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)])
         assert any(np.array_equal(line, stairs) for line in lines)
         edges, heights = curves["bins"]
@@ -305,7 +305,7 @@ def test_wrong_options_are_named(changes, message):
         (lambda a: {"l": [0, 1, 2]}, {}, r"compute\(a=1\)\['l'\] must be a pair"),
         (lambda a: {"l": ([0, 1], [0])}, {}, "x must be as long as y, got 2 and 1"),
         (lambda a: {"l": ([0, 1, 2], [0])}, {"styles": {"l": "bars"}}, r"one longer \(bin edges\), got 3 and 1"),
-        (lambda a: {"l": ([0], [1])}, {"styles": {"l": "step"}}, "at least 2 bin centres"),
+        (lambda a: {"l": ([0], [1])}, {"styles": {"l": "step"}}, "at least 2 bin centers"),
         (lambda a: {"l": ([1, 0], [1, 1])}, {"styles": {"l": "bars"}}, r"bins must ascend in x, got \[1.0, 0.0\]"),
         (lambda a: {"l": ([0, 1], [math.nan, 0])}, {"y_scale": "log"}, "y must be > 0 .* got 0"),
         (lambda a: {"l": ([], [])}, {}, "one-dimensional and not empty"),

@@ -377,7 +377,7 @@ def _():
         return 100 * (max(noises) / min(noises) - 1)
 
     at = {"half": 0.0, "n": 1, "kind": "float64", "unit": "%"}
-    label = "noise of the running mean, largest over smallest m, minus 1"
+    label = "variance of the running mean, m from 2 to 32: its largest over its smallest, minus 1"
     yield Part(f"{label}: with the rule", "within", spread(inference_tau), **at)
     yield Part(f"{label}: with τ = 0.9 throughout", "none", spread(lambda m: 0.9), **at)
 
@@ -536,7 +536,7 @@ def _():
     "000-11",
     "Crop-and-flip augmentation and cross-entropy are needed to come near the paper's numbers.",
     (CH07, "The claims"),
-    scale="no run at the paper's size (ResNet-18, 200 epochs) is recorded, so its numbers cannot be come near",
+    scale="no run at the paper's size (ResNet-18, 200 epochs) is recorded: how near one comes cannot be said",
 )
 def _():
     return ()

@@ -423,7 +423,7 @@ MIGRATION_RATES = Grid(
     axes=MIGRATION.axes | {"rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)}},
     profiles={
         "short": _CONVERTED_DIGITS | {"epochs": 1, "validation": 100},
-        "cpu": _CONVERTED | {"epochs": 2, "validation": 1000},
+        "cpu": _CONVERTED | {"epochs": 2, "validation": 2000},
     },
 )
 

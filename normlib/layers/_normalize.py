@@ -87,17 +87,17 @@ class _BatchNormalize(torch.autograd.Function):
         # Centred first, because E[x²] − E[x]² cancels where the mean is large: on the mean of a sixteenth of the
         # samples, which is at most √15 σ_B from μ_B, so that the rest of the mean is found without cancellation.
         near = seen[:, : -(-seen.shape[1] // 16)].mean(layout.dims, keepdim=True)
-        centred = seen - near
-        rest = centred.sum(layout.dims, keepdim=True).div_(layout.n)
+        centered = seen - near
+        rest = centered.sum(layout.dims, keepdim=True).div_(layout.n)
         mean = near + rest
-        var = (_sum_of_squares(centred, layout) / layout.n - rest.square()).clamp(min=0)
+        var = (_sum_of_squares(centered, layout) / layout.n - rest.square()).clamp(min=0)
         a, d, *_ = line(mean, var, *(h.view(layout.channel) for h in history))
         shift = -a * rest if d is None else d - a * rest
         if weight is not None:
             weight, bias = weight.view(layout.channel), bias.view(layout.channel)
             a = a * weight
             shift = shift * weight + bias
-        y = centred * a + shift if _fixed(centred, a, shift) else centred.mul_(a).add_(shift)
+        y = centered * a + shift if _fixed(centered, a, shift) else centered.mul_(a).add_(shift)
         C = x.shape[1]
         # detached: a view must not leave the function, or an in-place activation behind it is refused
         y = _unseen(y.to(x.dtype), layout, x).detach()

@@ -6,7 +6,7 @@ For micro-batches Batch Norm is replaced by running estimates, updated first and
 
     μ̂' = (1 − ρ) μ̂ + ρ μ_B,   σ̂²' = (1 − ρ) σ̂² + ρ ⟨(x − μ̂)²⟩,   ẋ = γ (x − μ̂')/√(σ̂²' + ε) + β
 
-The variance is centred on the old μ̂. The backward pass of this half is g/√(σ̂²' + ε); gradients flow normally
+The variance is centered on the old μ̂. The backward pass of this half is g/√(σ̂²' + ε); gradients flow normally
 through the Group Norm. In the published micro-batch code the rate ρ starts at 0 and nothing sets it, so that most
 copies never learn the statistics; here it is `momentum`. The per-group affine has shape (1, G, 1) in the official code.
 """

@@ -7,7 +7,7 @@ Training, per channel, with a history h_μ, h_σ² of the statistics:
     ∂L/∂x = (1/s) [g − (1 − λ)⟨g⟩ − (1 − λ) (x − μ_B)/s · ⟨g x̂⟩],   s = √(σ² + ε),   g = γ ∂L/∂y
 
 The history counts as constant, so a share 1 − λ of Batch Norm's gradient through the statistics remains; note
-x − μ_B beside x̂, which is centred on μ. Evaluation uses another average, μ_inf ← τ μ_inf + (1 − τ) μ_B and the
+x − μ_B beside x̂, which is centered on μ. Evaluation uses another average, μ_inf ← τ μ_inf + (1 − τ) μ_B and the
 same for the (biased) variance. λ grows over training, τ is fixed: `normlib.schedules` has both.
 
 No official code is public. τ₀ is 0.9 in seed 000's text and 0.85 in its code; m is the number of samples that the

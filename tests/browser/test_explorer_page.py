@@ -34,7 +34,7 @@ def bells(m, shift):
 def bins(m, kind):
     edges = np.linspace(0, 4, 9)
     y = np.arange(1, 9) ** (1 / m) / (2 if kind == "biased" else 3)
-    return {"edges": (edges, y), "centres": (edges[:-1] + 0.25, y / 2), "line": (edges, edges / m)}
+    return {"edges": (edges, y), "centers": (edges[:-1] + 0.25, y / 2), "line": (edges, edges / m)}
 
 
 def powers(rate):
@@ -58,7 +58,7 @@ def explorers():
             bins,
             sliders={"m": [1, 2, 3], "kind": ["biased", "unbiased"]},
             title="Bins",
-            styles={"edges": "bars", "centres": "step"},
+            styles={"edges": "bars", "centers": "step"},
             y_range="free",
             **text,
         ),

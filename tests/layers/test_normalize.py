@@ -65,7 +65,7 @@ OLD_MEAN, OLD = normal(C, seed=6), normal(C, seed=7).abs() + 0.5
 CASES = {
     "general": (general, (H,)),
     "constant": (constant, (H,)),
-    "centred only": (centred_only, ()),
+    "centered only": (centred_only, ()),
     "batch norm": (batch_norm, ()),
     "momentum batch norm": (momentum_batch_norm(0.25), (OLD_MEAN, OLD)),
 }
@@ -99,9 +99,9 @@ def formula(x, line, history, groups):
     mean = parts.mean(dims, keepdim=True)
     var = (parts - mean).square().mean(dims, keepdim=True)
     slope, offset, *_ = line(mean, var, *(h.view(-1, *[1] * (x.dim() - 2)) for h in history))
-    centred = slope * (parts - mean)
+    centered = slope * (parts - mean)
     statistics = mean.detach().flatten(1), var.detach().flatten(1)
-    return (centred if offset is None else centred + offset).view_as(x), *statistics
+    return (centered if offset is None else centered + offset).view_as(x), *statistics
 
 
 @pytest.mark.parametrize("shape", [(4, C), (4, C, 3, 2)], ids=str)

@@ -150,7 +150,7 @@ def test_wrong_variance(monkeypatch, kernel, method, mistake):
 
 @pytest.mark.parametrize("method", ["brn", "bcn-estimate", "mbn"])
 def test_cancelling_variance_in_the_shared_normalization(monkeypatch, fused, method):
-    def cancelling(x, layout):  # what it would hold had x not been centred
+    def cancelling(x, layout):  # what it would hold had x not been centered
         return (
             (x + 1e4).square().sum(layout.dims, keepdim=True) - layout.n * 1e8 - 2e4 * x.sum(layout.dims, keepdim=True)
         )
@@ -321,8 +321,8 @@ class ByHand(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, mean, std, batch_mean, lam, centre):
-        centres = {"μ_B": batch_mean, "μ": mean}
-        ctx.save_for_backward(x, mean, std, centres[centre])
+        centers = {"μ_B": batch_mean, "μ": mean}
+        ctx.save_for_backward(x, mean, std, centers[centre])
         ctx.lam = lam
         return scaled(x, mean, std)
 

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def written(weight, eps=1e-5, correction=0):
     """(W − ⟨W⟩) / √(⟨(W − ⟨W⟩)²⟩ + ε)"""
     flat = weight.flatten(1)
-    centred = flat - flat.mean(1, keepdim=True)
-    var = centred.square().sum(1, keepdim=True) / (flat.shape[1] - correction)
-    return (centred / (var + eps).sqrt()).view_as(weight)
+    centered = flat - flat.mean(1, keepdim=True)
+    var = centered.square().sum(1, keepdim=True) / (flat.shape[1] - correction)
+    return (centered / (var + eps).sqrt()).view_as(weight)
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (5, 3, 3), (5, 2, 3, 3), (5, 2, 2, 1, 3), (4, 1, 3, 3)], ids=str)
