@@ -1,6 +1,7 @@
 """For `pytest --nbval`: what of a notebook is compared, from where chapters import, what becomes of a run.
 
 A notebook all of whose cells pass goes into the cache that the book is built from: `make test` runs each chapter once.
+Of outputs nbval keeps what is printed and displayed, not a later update or removal, which no chapter uses.
 """
 
 import copy
@@ -16,12 +17,12 @@ os.environ.update(ENVIRONMENT)  # the notebooks' kernels start from here
 
 RENDERED = ("text/html", "text/markdown", "image/svg+xml")  # image/png and widgets' views nbval skips by itself
 PASSED = pytest.StashKey[list]()
-START = pytest.StashKey[float]()
+START = pytest.StashKey[tuple[float, str | None]]()
 
 
 def pytest_configure(config):
     """Drops what an earlier state of the package left in the cache, once, before there are workers."""
-    if config.option.nbval and not hasattr(config, "workerinput"):
+    if getattr(config.option, "nbval", False) and not hasattr(config, "workerinput"):
         from tools import execute
 
         execute.fresh()
@@ -36,8 +37,10 @@ def pytest_collectstart(collector):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """The clock of a notebook starts with its kernel."""
-    if isinstance(item, IPyNbCell):
-        item.parent.stash.setdefault(START, perf_counter())
+    if isinstance(item, IPyNbCell) and START not in item.parent.stash:
+        from tools import execute
+
+        item.parent.stash[START] = perf_counter(), execute.stamp()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,7 +57,9 @@ def pytest_runtest_call(item):
 
             for number, (cell, passed) in enumerate(zip(cells, stash[PASSED], strict=True), start=1):
                 cell.outputs, cell.execution_count = passed.test_outputs, number
-            execute.keep(notebook, item.path, perf_counter() - stash[START])
+            start, stamp = stash[START]
+            if stamp == execute.stamp():  # what lies under the notebooks was not changed meanwhile
+                execute.keep(notebook, item.path, perf_counter() - start)
     return result
 
 

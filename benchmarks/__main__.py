@@ -45,12 +45,12 @@ def main() -> None:
             rows += PARTS[part]()
         except Skipped as reason:
             skipped[part] = str(reason)
+        result = _store(rows, skipped, load, keep=part != parts[-1] or bool(options.parts))  # an error loses one part
     print(_table(rows))
     for part, reason in skipped.items():
         print(f"skipped: {part} ({reason})")
     if load is not None and load > 0.5 * os.cpu_count():
         print(f"other work was running (load {load:.1f} before the start): do not rely on these numbers")
-    result = _store(rows, skipped, load, keep=bool(options.parts))
     print(f"written to {TARGET}")
     if options.readme:
         README.write_text(_with_table(README.read_text(encoding="utf-8"), result), encoding="utf-8")

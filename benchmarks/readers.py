@@ -70,9 +70,9 @@ def measure(pages: list[str] | None = None) -> list[Measured]:
 
     Raises:
         Skipped: no built book, no such page, or no browser.
-        subprocess.CalledProcessError: Lighthouse failed.
     """
     found = sorted(str(p.relative_to(HTML)) for p in (*HTML.glob("*.html"), *HTML.glob("chapters/*.html")))
+    found = [name for name in found if name != "index.html"]  # it only leads to the introduction
     if not found:
         raise Skipped("no built book: run `make book` first")
     if missing := set(pages or ()) - set(found):
@@ -149,7 +149,11 @@ def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int | None] 
         command = ["npx", "--yes", LIGHTHOUSE, url, "--quiet", "--output=json", f"--output-path={target}"]
         command += [f"--only-categories={','.join(SCORES)}", *profile.lighthouse]
         command += [f"--chrome-flags=--headless=new {' '.join(OPTIONS)}"]
-        subprocess.run(command, env=os.environ | {"CHROME_PATH": path}, check=True)
+        try:
+            subprocess.run(command, env=os.environ | {"CHROME_PATH": path}, check=True, timeout=300)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            print(f"{url}: no scores, {error}", flush=True)
+            return None
         report = json.loads(target.read_text(encoding="utf-8"))["categories"]
     scores = {name: report[name]["score"] for name in SCORES}  # null where an audit could not be made
     return {name: None if score is None else round(100 * score) for name, score in scores.items()}

@@ -9,7 +9,7 @@ small networks, where time goes into the number of calls, ten seeds then cost le
 import copy
 from collections.abc import Sequence
 from functools import partial
-from types import FunctionType
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +64,14 @@ class Folded(nn.Module):
 
 
 def alike(models: Sequence[nn.Module]) -> bool:
-    """Whether the models differ in the values of parameters and buffers only.
+    """Whether the models differ in the values of parameters and buffers only, which are each one's own.
 
     Attributes must be equal by ==, functions and partials in code and in what they hold; what == cannot answer counts
     as a difference.
     """
+    owners = [{id(t) for t in (*model.parameters(), *model.buffers())} for model in models]
+    if len(set().union(*owners)) < sum(map(len, owners)):
+        return False
     first, *others = map(_description, models)
     try:
         return all(other == first for other in others)
@@ -80,24 +83,40 @@ _MODULE = vars(nn.Module()).keys() - {"training"}  # what every module has
 
 
 def _description(model: nn.Module) -> list[tuple]:
-    """Path, class, attributes and tensors' forms of each module."""
+    """Path, class, attributes and tensors' forms of each module; of a tensor with several names, the first too."""
+    names: dict[int, str] = {}
+
+    def form(name: str, tensor: Tensor | None):
+        if tensor is None:
+            return None
+        learned = isinstance(tensor, nn.Parameter)
+        return tensor.shape, tensor.dtype, learned, tensor.requires_grad, names.setdefault(id(tensor), name)
+
     return [
         (
             path,
             type(module),
             {name: _meaning(value) for name, value in vars(module).items() if name not in _MODULE},
-            {n: t if t is None else (t.shape, t.dtype) for n, t in (module._parameters | module._buffers).items()},
+            {name: form(f"{path}.{name}", t) for name, t in (module._parameters | module._buffers).items()},
         )
         for path, module in model.named_modules(remove_duplicate=False)
     ]
 
 
-def _meaning(value):
-    """What can be compared of an attribute: a function made anew is another object, and so is a partial."""
+def _meaning(value, around: tuple[int, ...] = ()):
+    """What can be compared of an attribute; a function made anew is another object, and so is all that it holds."""
+    if id(value) in around:  # a function that holds itself
+        return around.index(id(value))
+    inside = partial(_meaning, around=(*around, id(value)))
     if isinstance(value, FunctionType):
-        return value.__code__, value.__defaults__, value.__kwdefaults__, value.__closure__
+        held = tuple(inside(cell.cell_contents) for cell in value.__closure__ or () if cell != CellType())  # not empty
+        return value.__code__, inside(value.__defaults__), inside(value.__kwdefaults__), held
     if isinstance(value, partial):
-        return _meaning(value.func), value.args, value.keywords
+        return inside(value.func), inside(value.args), inside(value.keywords)
+    if type(value) in (tuple, list):
+        return type(value)(map(inside, value))
+    if type(value) is dict:
+        return {key: inside(part) for key, part in value.items()}
     return value
 
 
@@ -177,7 +196,7 @@ def _fold(models: list[nn.Module]) -> nn.Module | None:
 
 
 def _widened(models: list[nn.Module]) -> nn.Module | None:
-    """One layer of S times the channels and groups, its tensors joined; None if a buffer that is a scalar differs."""
+    """One layer of S times the channels and groups, its tensors joined; None if a scalar is learned or differs."""
     # Named in the memo, hooks are kept: copied, a method would report to a copy of its object.
     hooks = [hook for module in models[0].modules() for each in _HOOKS for hook in getattr(module, each).values()]
     wide = copy.deepcopy(models[0], {id(hook): hook for hook in hooks})
@@ -186,7 +205,9 @@ def _widened(models: list[nn.Module]) -> nn.Module | None:
         for name in ("num_features", "num_groups", "in_channels", "out_channels", "groups"):
             if hasattr(module, name):
                 setattr(module, name, getattr(module, name) * len(models))
-        for name, _ in module.named_parameters(recurse=False):
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.dim():
+                return None
             setattr(module, name, nn.Parameter(torch.cat([getattr(m, name).detach() for m in each])))
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.dim():

@@ -171,7 +171,8 @@ def train(
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
             the processes, a virtual_batch_size that is no integer of at least 1, a checkpoint for seeds trained one
-            after the other, together for models that differ in more than parameters and buffers.
+            after the other, together for models that differ in more than parameters and buffers, a build that gives
+            several seeds the same buffer or learned parameter.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
@@ -196,6 +197,11 @@ def train(
                 if hasattr(module, "virtual_batch_size"):
                     module.virtual_batch_size = virtual_batch_size
         models.append(model)
+    own = [{id(t) for t in (*m.buffers(), *(p for p in m.parameters() if p.requires_grad))} for m in models]
+    if len(set().union(*own)) < sum(map(len, own)):
+        raise ValueError(
+            "build must make each seed a model of its own, got one whose models share what training changes"
+        )
     if together is None:
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in models[0].modules())
         small = data.x_train[0, 0].numel() <= _SMALL and len(models) > 1

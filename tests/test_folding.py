@@ -10,7 +10,7 @@ from torch import nn
 
 from normlib import folding, layers, models
 from normlib.convert import norm_factory, set_epoch, standardize_convolutions
-from normlib.folding import Folded, fold
+from normlib.folding import Folded, alike, fold
 
 NORMS = {
     "none": (None, {}),
@@ -285,6 +285,17 @@ def limits(epoch, epochs, top):
     return ramp(top)(epoch, epochs)
 
 
+def bounded(schedule):
+    return lambda epoch, epochs: schedule(min(epoch, epochs), epochs)
+
+
+def recursive():
+    def schedule(epoch, epochs):
+        return ramp(2)(epoch, epochs) if epoch < epochs else schedule(epochs - 1, epochs)
+
+    return schedule
+
+
 def held(momentum_lambda):
     layer = layers.MomentumBatchNorm(4, 2)
     layer.momentum_lambda = momentum_lambda
@@ -303,6 +314,7 @@ DIFFERENT = {
     "mode": (nn.Dropout, lambda: nn.Dropout().eval()),
     "function": tuple(partial(layers.BatchRenorm, 4, schedule=ramp(top)) for top in (1, 2)),
     "partial": tuple(partial(layers.BatchRenorm, 4, schedule=partial(limits, top=top)) for top in (1, 2)),
+    "held": tuple(partial(layers.BatchRenorm, 4, schedule=bounded(partial(limits, top=top))) for top in (1, 2)),
 }
 
 
@@ -317,7 +329,16 @@ def test_models_that_cannot_be_compared_are_not_folded():
     assert fold([nn.Sequential(Times(np.ones(2))) for _ in range(2)]) is None
 
 
-@pytest.mark.parametrize("schedule", [lambda: ramp(2), lambda: partial(limits, top=2)], ids=["function", "partial"])
+SAME = {
+    "function": lambda: ramp(2),
+    "partial": lambda: partial(limits, top=2),
+    "held": lambda: bounded(partial(limits, top=2)),
+    "listed": lambda: partial(limits, top=[ramp(1), {"of": ramp(2)}]),
+    "recursive": recursive,
+}
+
+
+@pytest.mark.parametrize("schedule", SAME.values(), ids=SAME)
 def test_functions_that_say_the_same_are_no_difference(schedule):
     assert schedule() != schedule()
     assert fold([nn.Sequential(layers.BatchRenorm(4, schedule=schedule())) for _ in range(2)]) is not None
@@ -329,6 +350,47 @@ def test_a_tensor_used_twice_is_not_folded(layer):
     assert fold([nn.Sequential(one, layer()) for one in twice]) is not None
     assert fold([nn.Sequential(one, one) for one in twice]) is None
     assert fold([nn.Sequential(twice[0], layer()) for _ in range(2)]) is None
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    return model
+
+
+class Scalar(nn.Module):
+    folds = True
+
+    def __init__(self):
+        super().__init__()
+        self.k = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.k * x
+
+
+def test_a_learned_scalar_is_not_folded():
+    assert fold([nn.Sequential(Scalar()) for _ in range(2)]) is None
+
+
+def test_tensors_are_alike_in_what_they_are_for():
+    def pair():
+        return [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2)]
+
+    one, other = pair()
+    assert alike([one, other])
+    frozen(other[0])
+    assert not alike([one, other])
+    one, other = pair()
+    bias = other[0].bias.detach()
+    del other[0].bias
+    other[0].register_buffer("bias", bias)
+    assert not alike([one, other])
+    assert not alike([pair()[0], tied()])
+    assert alike([tied(), tied()])
+    one, other = pair()
+    other[0] = one[0]
+    assert not alike([one, other])
 
 
 def frozen(linear):

@@ -214,12 +214,12 @@ def test_a_notebook_that_passes_is_kept_for_the_book(tmp_path):
     for name in ("conftest.py", "tools"):
         (shutil.copytree if (notebooks.ROOT / name).is_dir() else shutil.copy)(notebooks.ROOT / name, tmp_path / name)
     (tmp_path / "chapters").mkdir()
-    for name, stored in (("good", "'a result'"), ("bad", "'another'")):
+    for name, stored in (("good", "'good'"), ("bad", "'another'")):
         outputs = [
             v4.new_output("stream", text="here\n"),
             v4.new_output("execute_result", data={"text/plain": stored}, execution_count=1),
         ]
-        cell = v4.new_code_cell("print('here')\n'a result'", outputs=outputs, execution_count=1)
+        cell = v4.new_code_cell(f"print('here')\n{name!r}", outputs=outputs, execution_count=1)
         notebook = v4.new_notebook(cells=[v4.new_markdown_cell("Text."), cell])
         nbformat.write(notebook, tmp_path / "chapters" / f"{name}.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "chapters"]
@@ -227,6 +227,9 @@ def test_a_notebook_that_passes_is_kept_for_the_book(tmp_path):
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
 
     cache = get_cache(str(tmp_path / "_build" / ".jupyter_cache"))
+    assert cache.match_cache_notebook(notebooks.read(tmp_path / "chapters" / "good.ipynb"))
+    with pytest.raises(KeyError):
+        cache.match_cache_notebook(notebooks.read(tmp_path / "chapters" / "bad.ipynb"))
     (record,) = cache.list_cache_records()
     assert record.uri.endswith("good.ipynb")
     assert record.data["execution_seconds"] > 0

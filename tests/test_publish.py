@@ -330,6 +330,7 @@ def test_the_built_book_is_published_whole(tmp_path, monkeypatch, capsys):
     page = BeautifulSoup((HTML / "chapters" / "00_intro.html").read_text(encoding="utf-8"), "html.parser")
     rows = [[cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in page.select(".nl-times tr")]
     intro = (tmp_path / "published" / "00_intro.ipynb").read_text(encoding="utf-8")
+    assert rows
     for title, minutes, seconds in rows:
         assert re.search(rf"\| \[?{re.escape(title)}(\]\(\w+\.ipynb\))? \| {minutes} \| {seconds} \|", intro), title
 

@@ -89,6 +89,20 @@ def test_models_that_differ_are_trained_one_by_one(data):
         train(build, data, seeds=seeds, together=True, **SETTINGS)
 
 
+def test_models_that_share_what_they_train_are_refused(data):
+    shared = nn.Linear(64, 8)
+    for together in (None, False):
+        with pytest.raises(ValueError, match="build must make each seed a model of its own"):
+            train(
+                lambda: nn.Sequential(nn.Flatten(), shared, nn.Linear(8, 10)),
+                data,
+                seeds=[0, 1],
+                together=together,
+                **SETTINGS,
+            )
+    train(lambda: nn.Sequential(nn.Flatten(), shared, nn.Linear(8, 10)), data, seeds=[0], **SETTINGS)
+
+
 def test_a_seed_alone_is_the_same_as_among_others(data):
     alone = train(mlp, data, seeds=[4], **SETTINGS)
     among = train(mlp, data, seeds=[3, 4], together=False, **SETTINGS)

@@ -58,12 +58,14 @@ def snapshot(folder: Path) -> str:
     """A repository whose published branch holds this working tree, changes and new files included; its address."""
     # One commit of its own: CI's checkout has no past, and from such a one git pushes into no empty repository.
     git = ["git", f"--git-dir={folder}", f"--work-tree={ROOT}", "-c", "user.name=snapshot", "-c", "user.email=@"]
+    git += ["-c", f"core.hooksPath={os.devnull}", "-c", f"core.excludesFile={ROOT / '.git' / 'info' / 'exclude'}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook sets some
     for command in (
         ["init", "--quiet", f"--initial-branch={repository.PUBLISHED}"],
         ["add", "--all"],
         ["-c", "commit.gpgSign=false", "commit", "--quiet", "--message=snapshot"],
     ):
-        done = subprocess.run(git + command, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(git + command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise ColabError(f"no snapshot of {ROOT}: git {command[0]} failed\n{done.stderr}")
     return folder.as_uri()

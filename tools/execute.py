@@ -22,6 +22,9 @@ from tools import notebooks, toc
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
+STAMP = BUILD / "fingerprint"  # of what the cache was begun under
+# What a kernel says of itself, by which cells are colored; nbval does not ask.
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py", "mimetype": "text/x-python"}
 UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
 
 
@@ -39,20 +42,30 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return [path for name, _ in toc.pages(root) if (path := root / f"{name}.ipynb").exists()]
 
 
+def stamp() -> str | None:
+    """The fingerprint under which the cache was begun."""
+    return STAMP.read_text() if STAMP.exists() else None
+
+
 def fresh() -> None:
     """Empty the cache where what lies under the notebooks has changed since it was begun."""
-    stamp, now = BUILD / "fingerprint", fingerprint()
-    if not stamp.exists() or stamp.read_text() != now:
+    now = fingerprint()
+    if stamp() != now:
         shutil.rmtree(CACHE, ignore_errors=True)
         BUILD.mkdir(exist_ok=True)
-        stamp.write_text(now)
+        STAMP.write_text(now)
     get_cache(str(CACHE)).list_cache_records()  # makes the database, before two processes try at once
 
 
 def keep(notebook, path: Path, seconds: float, folder: Path = CACHE) -> None:
-    """Put the executed notebook of the file `path` into the cache in `folder`."""
-    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-    get_cache(str(folder)).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    """Put the executed notebook of the file `path` into the cache in `folder`, unless the cache holds its cells."""
+    cache = get_cache(str(folder))
+    try:
+        cache.match_cache_notebook(notebook)
+    except KeyError:
+        notebook.metadata["language_info"] = LANGUAGE
+        bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+        cache.cache_notebook_bundle(bundle, check_validity=False)
 
 
 def execute(paths: list[Path], folder: Path, timeout: int) -> None:

@@ -35,6 +35,7 @@ FOR_PAPER = """(before) => {
   title.querySelector(".headerlink")?.remove();
   return title.textContent.trim();
 }"""
+SET = "() => dispatchEvent(new Event('beforeprint'))"  # all formulas, which else wait until they are near
 SCALE = 0.85  # a line of a page's column on a line of paper
 
 
@@ -49,6 +50,9 @@ def printed(browser: Browser, path: Path, before: int) -> tuple[str, bytes]:
     page.add_init_script("for (const key of ['mode', 'theme']) localStorage.setItem(key, 'light')")
     page.goto(path.as_uri(), timeout=120_000)
     page.wait_for_function(READY, timeout=120_000)
+    page.evaluate(SET)
+    page.wait_for_function("() => !document.querySelector('mjx-lazy')", timeout=120_000)
+    page.evaluate("() => document.fonts.ready.then(() => true)")
     title = page.evaluate(FOR_PAPER, before)
     content = page.pdf(prefer_css_page_size=True, scale=SCALE, print_background=True, outline=True, tagged=True)
     page.close()

@@ -10,13 +10,19 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   function reachable() {
     const boxes = ".bd-article :is(table, .pst-scrollable-table-container, .output.text_html, mjx-container)";
     for (const box of document.querySelectorAll(boxes)) {
-      const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto";
+      const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX === "auto";
       if (scrolls) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
   }
 
-  // The article's height changes with its width, and whenever a formula that comes near is set.
+  // The article's height changes with its width, and with nearly every formula that comes near and is set.
   const watch = new ResizeObserver(reachable);
   addEventListener("load", () => document.querySelectorAll(".bd-article").forEach((article) => watch.observe(article)));
 })();
+
+/* Formulas far from the window are set when the page is printed; their fonts would come too late for the paper. */
+addEventListener("load", () => {
+  const later = window.requestIdleCallback || ((task) => setTimeout(task, 2000));
+  later(() => document.fonts.forEach((face) => { if (/^"?MJXTEX/.test(face.family)) face.load(); }));
+});

@@ -11,7 +11,7 @@ window.normlibFigures = function (kind, start) {
   }
 
   function startOne(figure) {
-    if (figure.classList.contains("nl-on")) return; // another call, for a figure added later, was first
+    if (figure.matches(".nl-on, .nl-off")) return; // tried by another call, for a figure added later
     show(figure, true); // first, because a chart needs to know its width
     try {
       start(figure);
@@ -24,8 +24,9 @@ window.normlibFigures = function (kind, start) {
   function startAll() {
     // What the reader sees starts at once; the rest one by one when nothing else is to be done, or after two seconds.
     const later = window.requestIdleCallback || ((task) => setTimeout(task, 0));
-    for (const figure of document.querySelectorAll(`.nl-${kind}:not(.nl-on)`)) {
-      if (figure.getBoundingClientRect().top < window.innerHeight) startOne(figure);
+    for (const figure of document.querySelectorAll(`.nl-${kind}:not(.nl-on, .nl-off)`)) {
+      const { top, bottom } = figure.getBoundingClientRect();
+      if (bottom > 0 && top < window.innerHeight) startOne(figure);
       else later(() => startOne(figure), { timeout: 2000 });
     }
   }

@@ -64,8 +64,10 @@ def page(browser, request):
     path, width, theme = request.param
     page = watched(browser, width=width, theme=theme)
     page.name = f"{path.stem} at {width} px, {theme}"
-    yield visit(page, path)
-    page.context.close()
+    try:
+        yield visit(page, path)
+    finally:
+        page.context.close()
 
 
 class _Parts(HTMLParser):

@@ -27,6 +27,16 @@ def test_a_page_of_the_pdf(browser):
     assert not [link for link in links if link.startswith("file:")]
 
 
+def test_formulas_are_printed_in_their_own_fonts(browser):
+    _, content = pdf.printed(browser, HTML / "chapters" / "02_batch_normalization.html", before=0)
+    fonts = {
+        font.get_object()["/BaseFont"].partition("+")[2]
+        for sheet in PdfReader(io.BytesIO(content)).pages
+        for font in sheet["/Resources"].get("/Font", {}).values()
+    }
+    assert {"MathJax_Main", "MathJax_Math"} <= {name.partition("-")[0] for name in fonts}, fonts
+
+
 def test_the_pdf_follows_the_table_of_contents():
     pages = pdf.pages()
     assert pages[0].stem == "00_intro"

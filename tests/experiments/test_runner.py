@@ -8,6 +8,7 @@ import torch
 
 from normlib.datasets import Data
 from normlib.experiments import GRIDS, Grid, execute, read, records, runner
+from normlib.folding import alike
 
 SETTINGS = {"model": "lenet5", "dataset": "digits", "size": 32, "epochs": 1, "batch_size": 500}
 TINY = Grid(
@@ -57,6 +58,14 @@ def test_every_grid_has_distinct_runs_that_can_be_built(grid):
             with torch.device("meta"):  # shapes without numbers: ResNets by the hundred in seconds
                 model = runner._model(config, STAND_IN)
             assert isinstance(model, torch.nn.Module)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_what_is_trained_together_can_be(grid):
+    for profile in grid.profiles:
+        for config in grid.configs(profile, 1):
+            if config.get("together", 1) > 1:
+                assert alike([runner._model(config, STAND_IN) for _ in range(2)]), config
 
 
 def test_an_mlp_has_the_width_and_the_classes_asked_for():

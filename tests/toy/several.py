@@ -41,7 +41,9 @@ def run(folder: str, arguments: list[str]) -> dict[str, str | None]:
                 sys.path.insert(0, folder)
                 results = Results()
                 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and loading them takes a second
-                pytest.main(["-p", "no:cacheprovider", *arguments], plugins=[results])
+                status = pytest.main(["-p", "no:cacheprovider", *arguments], plugins=[results])
+                if status != pytest.ExitCode.OK and not results.found:  # no test failed, so what did?
+                    results.found["pytest"] = f"ended with {status!r}"
                 json.dump(results.found, answer)
                 answer.flush()
             finally:
