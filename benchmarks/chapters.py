@@ -1,17 +1,20 @@
-"""Each chapter run alone, between two looks at how fast the machine is at that moment.
+"""Each chapter run alone, and how fast the machine was while it ran.
 
 The budgets are for two cores, each of which trains `SPEED` images a second in the loop below. A shared machine may be
-several times slower, and not the same from one minute to the next: what is compared with a budget is the running time
-times the machine's share of that speed.
+several times slower, and not the same from one second to the next: the chapter is stopped every few seconds for a short
+look at the machine, and what is compared with a budget is its time, each part of it times the machine's share of that
+speed.
 """
 
 import os
 import statistics
+import threading
 import time
 
+import psutil
 import torch
 import torch.nn.functional as F
-from jupyter_cache.executors.utils import single_nb_execution
+from nbclient import NotebookClient
 from torch import nn
 
 from tools import execute, notebooks
@@ -20,29 +23,64 @@ from .pairs import Row, one_thread
 
 SPEED = 1100  # images/s: three blocks of two convolutions of width 16, 32×32 images, batch 8, channels-last, one thread
 CHAPTER, BOOK = 40.0, 300.0  # s
-SHARES, SHARE = 15, 0.2  # s
+EVERY, LOOK = 2.0, 0.2  # s
 
 
 def rows() -> list[Row]:
     os.environ.update(notebooks.ENVIRONMENT)
     out, total = [], 0.0
-    for path in execute.chapters():
-        before = speed()
-        result = single_nb_execution(notebooks.read(path), str(path.parent), notebooks.TIMEOUT * 10, False)
-        if result.err:
-            raise result.err
-        shares = sorted(images / SPEED for images in (before, speed()))  # of the budgets' speed
-        scaled = result.time * statistics.mean(shares)
-        total += scaled
-        name = f"running time of {path.stem}"
-        out.append(Row(f"{name}, alone", result.time, unit="s"))
-        spread = (result.time * share for share in shares)
-        out.append(Row(f"{name}, at the budgets' speed", scaled, CHAPTER, "s", *spread))
+    with one_thread():
+        speed = _speed()
+        for path in execute.chapters():
+            seconds, shares = _run(path, speed)
+            share = statistics.mean(shares)
+            total += seconds * share
+            name = f"running time of {path.stem}"
+            out.append(Row(f"{name}, alone", seconds, unit="s"))
+            half = 2 * statistics.stdev(shares) / len(shares) ** 0.5  # two standard errors
+            low, high = (seconds * (share + sign * half) for sign in (-1, 1))
+            out.append(Row(f"{name}, at the budgets' speed", seconds * share, CHAPTER, "s", low, high))
+            print(f"{path.stem}: {seconds:.0f} s at {share:.2f} of the budgets' speed", flush=True)
     return [*out, Row("running time of all chapters one by one, at the budgets' speed", total, BOOK, "s")]
 
 
-def speed() -> float:
-    """Images per second of one thread, the median of `SHARES` times `SHARE` seconds."""
+def _run(path, speed) -> tuple[float, list[float]]:
+    """Seconds that a notebook takes, pauses not counted, and the shares of the budgets' speed seen in these."""
+    shares, paused, over = [speed() / SPEED], 0.0, threading.Event()
+
+    def look(kernel: psutil.Process) -> None:
+        nonlocal paused
+        while not over.wait(EVERY):
+            start = time.perf_counter()
+            kernel.suspend()
+            try:
+                shares.append(speed() / SPEED)
+            finally:
+                kernel.resume()
+                paused += time.perf_counter() - start
+
+    def started(**_) -> None:
+        thread.start()
+
+    client = NotebookClient(
+        notebooks.read(path),
+        timeout=notebooks.TIMEOUT * 10,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=started,
+    )
+    thread = threading.Thread(target=lambda: look(psutil.Process(client.km.provisioner.pid)))
+    start = time.perf_counter()
+    try:
+        client.execute()
+    finally:
+        over.set()
+        if thread.ident:
+            thread.join()
+    return time.perf_counter() - start - paused, shares
+
+
+def _speed():
+    """A function that trains for `LOOK` seconds and gives the images per second."""
     torch.manual_seed(0)
     blocks, channels = [], 3
     for _ in range(3):
@@ -54,14 +92,15 @@ def speed() -> float:
     x = torch.randn(8, 3, 32, 32).to(memory_format=torch.channels_last)
     y = torch.arange(8)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
-    rates = []
-    with one_thread():
-        for _ in range(SHARES + 1):  # the first warms up
-            start, images = time.perf_counter(), 0
-            while time.perf_counter() - start < SHARE:
-                optimizer.zero_grad()
-                F.cross_entropy(net(x), y).backward()
-                optimizer.step()
-                images += len(x)
-            rates.append(images / (time.perf_counter() - start))
-    return statistics.median(rates[1:])
+
+    def measure() -> float:
+        start, images = time.perf_counter(), 0
+        while time.perf_counter() - start < LOOK:
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            images += len(x)
+        return images / (time.perf_counter() - start)
+
+    measure()  # warms up
+    return measure

@@ -341,8 +341,10 @@ class Explorer(Interactive):
                 top = 1 - 0.2 * bool(fixed) / height
                 place = {"loc": "upper left", "bbox_to_anchor": (0, top), "borderaxespad": 0.2}
                 figure.legend(handles=list(self._handles()), ncols=keys, handlelength=3, **place)
+            drawing = svg.save(figure, "svg")
+            figure.set_layout_engine("none")  # it stays where it is; laying out again takes as long as drawing
             # The PNG is opaque: GitHub's dark theme would swallow black ink.
-            return svg.save(figure, "png", facecolor="white", dpi=130), svg.save(figure, "svg")
+            return svg.save(figure, "png", facecolor="white", dpi=130), drawing
 
     def _drawing(self, **values) -> str:
         """The live widget's picture: inline SVG with the alternative text, its ink in the page's own colour."""

@@ -420,7 +420,7 @@ MIGRATION = Grid(
 MIGRATION_RATES = Grid(
     name="migration-rates",
     question="Which learning rate suits each conversion? One seed, 2 of 5 epochs, held-out training images.",
-    axes=MIGRATION.axes | {"rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)}},
+    axes=MIGRATION.axes | {"rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.003125, 0.0125, 0.05, 0.2)}},
     profiles={
         "short": _CONVERTED_DIGITS | {"epochs": 1, "validation": 100},
         "cpu": _CONVERTED | {"epochs": 2, "validation": 2000},

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from . import _checks
 from ._normalize import precision
@@ -107,5 +108,7 @@ def move(running: Tensor, new: Tensor, share: float) -> None:
 
     The difference becomes 0 on the device: no branch, no synchronization.
     """
-    # nan_to_num in place has no rule under torch.func.vmap, where it falls back to something ten times slower
-    running.add_((new - running).nan_to_num(0.0, 0.0, 0.0), alpha=share)
+    difference = new - running
+    # in place is quicker, but has no rule under torch.func.vmap, where it falls back to something ten times slower
+    zeroed = difference.nan_to_num if is_batchedtensor(difference) else difference.nan_to_num_
+    running.add_(zeroed(0.0, 0.0, 0.0), alpha=share)

@@ -81,7 +81,7 @@ class BatchNorm(BatchStatistics):
             mean = var = None
             if tracked:  # at momentum 1 torch's running averages are the batch's statistics
                 mean, var = running_mean.clone(), running_var.clone()
-            cudnn = torch.backends.cudnn.enabled
+            cudnn = x.is_cuda and torch.backends.cudnn.enabled
             y = torch.batch_norm(x, weight, bias, mean, var, True, 1.0, self.eps, cudnn)
         else:
             y, mean, var = batch_normalize(x, weight, bias, partial(batch_norm_line, self.eps), groups=groups)
