@@ -732,21 +732,21 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "Which methods keep more memory for the backward pass than Batch Norm?",
+            "Batch-Channel Norm normalizes twice. What does `normlib`'s layer keep for the backward pass?",
             2,
             (
-                "Those with a history, which they must remember.",
-                "A history is a few numbers per set. Every single-stage method keeps its input and no more.",
+                "The inputs of both stages.",
+                "Two layers in a row would; but the second stage's input can be had again from the first's.",
                 "What it costs",
             ),
             (
-                "Those with weights standardized, noticeably.",
-                "The standardized weights are kept, too, but are small in this network.",
+                "The input of the second stage.",
+                "The first stage's input cannot be had from it: a channel whose γ is 0 is lost.",
                 "What it costs",
             ),
             (
-                "Batch-Channel Norm, which has two stages.",
-                "Two normalizations, one after the other, keep two tensors.",
+                "The input of the first stage.",
+                "The second stage's input is computed again from it: memory paid for with time.",
                 "What it costs",
             ),
         ),

@@ -104,7 +104,8 @@ class History:
 
     train_loss is the mean cross-entropy in nats over the epoch's batches as they were trained on, train_accuracy
     the share in [0, 1] of their samples classified correctly, both in training mode; the test curves are taken
-    in evaluation mode after the epoch. epoch_seconds (epochs,) is wall time, all seeds together, without evaluation.
+    in evaluation mode after the epoch, or after the last alone. epoch_seconds (epochs,) is wall time, all seeds
+    together, without evaluation.
     """
 
     seeds: list[int]
@@ -132,6 +133,7 @@ def train(
     augment: Augment | None = None,
     virtual_batch_size: int | None = None,
     together: bool | None = None,
+    test_every_epoch: bool = True,
     checkpoint: Path | str | None = None,
     label: str = "",
     on_epoch: Callable[[int], None] | None = None,
@@ -155,6 +157,7 @@ def train(
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
             model without convolutions, or with convolutions that fold over images of at most 16×16 pixels, and the
             models are `folding.alike`.
+        test_every_epoch: measure the test set after each epoch; False: only after the last, with NaN before it.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
             it is there; for seeds trained together. The caller removes it.
         label: shown by the progress bar.
@@ -221,6 +224,7 @@ def train(
         augment=augment,
         virtual_batch_size=virtual_batch_size,
         layout=layout,
+        test_every_epoch=test_every_epoch,
         checkpoint=checkpoint,
         label=label,
         on_epoch=on_epoch or (lambda epoch: None),
@@ -313,6 +317,7 @@ def _train_group(
     augment,
     virtual_batch_size,
     layout,
+    test_every_epoch,
     checkpoint,
     label,
     on_epoch,
@@ -322,7 +327,7 @@ def _train_group(
     leaves = [p for p in net.parameters() if p.requires_grad]
     device, S = data.x_train.device, len(models)
     rank, processes = _shard()
-    optimizer = torch.optim.SGD(leaves, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    optimizer = torch.optim.SGD(leaves, learning_rate, momentum, weight_decay=weight_decay, foreach=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     torch.manual_seed(seeds[0] + rank)  # dropout
     curves = {k: torch.full((S, epochs), math.nan, dtype=torch.float64) for k in _CURVES}
@@ -390,10 +395,13 @@ def _train_group(
                 if len(bad) and seed not in diverged:
                     diverged[seed] = step + int(bad[0])
             step += losses.shape[1]
-            test_loss, test_accuracy = _evaluate(net, S, data)
-            for seed, loss in zip(seeds, test_loss, strict=True):
-                if not loss.isfinite():  # broken by the epoch's last step
-                    diverged.setdefault(seed, step)
+            test_loss = test_accuracy = torch.full((S,), math.nan, dtype=torch.float64)
+            shown = "test_accuracy" if test_every_epoch or epoch == epochs else "train_accuracy"
+            if shown == "test_accuracy":
+                test_loss, test_accuracy = _evaluate(net, S, data)
+                for seed, loss in zip(seeds, test_loss, strict=True):
+                    if not loss.isfinite():  # broken by the epoch's last step
+                        diverged.setdefault(seed, step)
             alive = torch.tensor([seed not in diverged for seed in seeds])
             measured = (losses.mean(1), hits.mean(1), test_loss, test_accuracy)
             for name, value in zip(_CURVES, measured, strict=True):
@@ -405,7 +413,7 @@ def _train_group(
                 checkpoints.save(checkpoint, key, state)
             on_epoch(epoch)
             bar.update()
-            bar.set_postfix_str(f"test accuracy {curves['test_accuracy'][:, epoch - 1].nanmean():.3f}")
+            bar.set_postfix_str(f"{shown.replace('_', ' ')} {curves[shown][:, epoch - 1].nanmean():.3f}")
     net.unfold(models)
     for model in models:
         set_epoch(model, epoch, epochs)  # what is scheduled is no parameter, and only the network trained has it
@@ -427,10 +435,11 @@ _CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 @torch.no_grad()
-def _evaluate(net: nn.Module, count: int, data: Data, batch: int = 1000) -> tuple[Tensor, Tensor]:
+def _evaluate(net: nn.Module, count: int, data: Data) -> tuple[Tensor, Tensor]:
     """Mean loss and accuracy on the test set, per seed, in evaluation mode."""
     net.eval()
     loss = hits = 0.0
+    batch = 250 if data.x_test.is_cpu else 1000  # so few that a convolution's maps stay in the cache
     for x, y in zip(data.x_test.split(batch), data.y_test.split(batch), strict=True):
         logits = net(x[:, None].expand(-1, count, *x.shape[1:]))
         target = y[:, None].expand(-1, count)

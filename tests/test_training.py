@@ -133,6 +133,20 @@ def test_digits_are_learnt():
     assert (history.train_loss[:, -1] < 0.3 * history.train_loss[:, 0]).all()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_only_the_last_epoch_can_be_tested(together):
+    def history(**options):
+        build = partial(MLP, 64, norm_layer=BatchNorm)
+        return train(build, digits(), seeds=(0, 1), epochs=3, batch_size=64, learning_rate=0.2, **options)
+
+    each, last = history(together=together), history(together=together, test_every_epoch=False)
+    for name in ("train_loss", "train_accuracy"):
+        assert torch.equal(getattr(last, name), getattr(each, name))
+    for name in ("test_loss", "test_accuracy"):
+        assert getattr(last, name)[:, :2].isnan().all()
+        assert torch.equal(getattr(last, name)[:, 2], getattr(each, name)[:, 2])
+
+
 @pytest.mark.parametrize(
     ("build", "size", "groups"),
     [

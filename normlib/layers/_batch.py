@@ -2,13 +2,15 @@
 
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_batchedtensor
 
 from . import _checks
-from ._normalize import precision
+from ._normalize import innermost, precision
 
-# Below this many values one call of torch's kernel beats our few vectorised passes; above, and only for
-# channels-first CPU tensors, its statistics loop is the slower (`make bench` shows both sides).
+# On a CPU one call of torch's kernel beats our few vectorised passes up to so many values (`make bench` shows both
+# sides), up to half as many for virtual batches, which must be copied for it. Above, its statistics loop is the slower
+# for channels-first tensors.
 _FEW = 1 << 18
 
 
@@ -66,12 +68,60 @@ class BatchStatistics(AllOrNothing):
 
 def by_torch(x: Tensor, groups: int) -> bool:
     """Whether torch's own Batch Norm kernel is at least as fast as ours for this input."""
-    return groups == 1 and not (x.is_cpu and x.numel() > _FEW and x.is_contiguous())
+    if not x.is_cpu:
+        return True
+    return x.numel() <= _FEW // 2 if groups > 1 else not (x.numel() > _FEW and x.is_contiguous())
+
+
+def torch_normalize(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    groups: int,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+) -> Tensor:
+    """Batch Norm of each of `groups` runs of consecutive samples in one call of torch's kernel.
+
+    weight and bias, and mean and var, which become the statistics (unbiased), have shape (groups · C,).
+    """
+    seen = side_by_side(x, groups)
+    flat = seen.dim() == 2 and x.is_cpu
+    if flat:
+        # One image with channels innermost: there torch's kernel is vectorised over channels. By reshape, because where
+        # a dimension of size 1 has another stride, as after unsqueeze, its backward pass (2.11) mixes memory orders up.
+        seen = seen.reshape(1, len(seen), 1, -1).permute(0, 3, 1, 2)
+    cudnn = x.is_cuda and torch.backends.cudnn.enabled
+    # at momentum 1 torch's running averages are the batch's statistics
+    y = torch.batch_norm(seen, weight, bias, mean, var, True, 1.0, eps, cudnn)
+    return _one_behind_another(y.permute(0, 2, 3, 1).flatten(0, 2) if flat else y, groups)
+
+
+def side_by_side(x: Tensor, groups: int) -> Tensor:
+    """(N, C, *) as (N/groups, groups · C, *): virtual batches become channels. The memory order stays."""
+    if groups == 1:
+        return x
+    if innermost(x):
+        return x.movedim(1, -1).unflatten(0, (groups, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)
+    return x.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _one_behind_another(x: Tensor, groups: int) -> Tensor:
+    """Undo `side_by_side`."""
+    if groups == 1:
+        return x
+    if innermost(x):
+        return x.movedim(1, -1).unflatten(-1, (groups, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+    return x.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
 
 
 @torch.no_grad()
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Batch mean and biased variance per channel, shape (C,), at least in float32."""
+    # torch.compile and torch.func do not know the kernel's statistics alone, and it rounds those of half precision
+    if precision(x) == x.dtype and not (torch.compiler.is_compiling() or _are_functorch_transforms_active()):
+        return torch.batch_norm_update_stats(x, None, None, 0.0)
     dims = [d for d in range(x.dim()) if d != 1]
     x = x.to(precision(x))
     mean = x.mean(dims, keepdim=True)

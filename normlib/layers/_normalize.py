@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_batchedtensor
 
 
@@ -44,11 +45,16 @@ class _Layout(NamedTuple):
     n: int  # values that share a statistic
 
 
+def innermost(x: Tensor) -> bool:
+    """Whether channels are innermost in memory, with positions around them."""
+    return x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+
+
 def _layout(x: Tensor, groups: int) -> _Layout:
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     n = N // groups * L
-    if L == 1 or (x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()):
+    if L == 1 or innermost(x):
         return _Layout((groups, n, C), (1,), (groups, 1, C), (1, 1, C), True, n)
     return _Layout((groups, N // groups, C, L), (1, 3), (groups, 1, C, 1), (1, 1, C, 1), False, n)
 
@@ -157,6 +163,18 @@ class _BatchNormalize(torch.autograd.Function):
         return dx, dweight, dbias, None, None, *(None for _ in history)
 
 
+class _Direct(torch.autograd.Function):
+    """The same without what torch.func needs, which takes a quarter of a small tensor's forward pass."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        output = _BatchNormalize.forward(*inputs)
+        _BatchNormalize.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _BatchNormalize.backward
+
+
 def precision(x: Tensor) -> torch.dtype:
     """Half-precision inputs are normalized in float32: their sums overflow or lose everything."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
@@ -178,6 +196,7 @@ def batch_normalize(
     buffers that change afterwards. Returns y like x and the statistics of shape (groups, C), detached.
     """
     # without gradients no Function is needed, nor does torch.compile understand one there
-    normalize = _BatchNormalize.apply if torch.is_grad_enabled() else _BatchNormalize.forward
+    kind = _BatchNormalize if _are_functorch_transforms_active() else _Direct
+    normalize = kind.apply if torch.is_grad_enabled() else _BatchNormalize.forward
     y, mean, var = normalize(x, weight, bias, groups, line, *history)
     return y, mean.detach(), var.detach()  # torch.compile forgets mark_non_differentiable

@@ -11,11 +11,13 @@ through the Group Norm. In the published micro-batch code the rate ρ starts at 
 copies never learn the statistics; here it is `momentum`. The per-group affine has shape (1, G, 1) in the official code.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
 
 from . import _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot
@@ -32,6 +34,16 @@ def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_v
     return Line(slope, offset + (mean - mean.detach()) * slope, offset_by_mean=slope)
 
 
+def _transformed() -> bool:
+    """Whether torch.compile or torch.func, which have no hooks on saved tensors, is at work."""
+    return torch.compiler.is_compiling() or _are_functorch_transforms_active()
+
+
+def _place(tensor: Tensor) -> tuple:
+    """Equal for tensors that are one in memory."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
 class _EstimateNorm(BatchStatistics):
     """The micro-batch half: normalize by running estimates that are updated first."""
 
@@ -44,14 +56,18 @@ class _EstimateNorm(BatchStatistics):
         weight, bias = self.weight, self.bias
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
-        groups = _checks.batch_groups(x, self.virtual_batch_size, least=1)
-        line = partial(_estimate_line, self.eps, self.momentum)
         history = old_mean, _ = snapshot(self.running_mean, self.running_var)
-        y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
+        y, mean, var = self.normalize(x, history)
         self.num_batches_tracked.add_(1)
         move(self.running_mean, mean.mean(0), self.momentum)
         move(self.running_var, (var + (mean - old_mean).square()).mean(0), self.momentum)
         return y
+
+    def normalize(self, x: Tensor, history: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What training makes of x, and its statistics, each of shape (groups, C)."""
+        groups = _checks.batch_groups(x, self.virtual_batch_size, least=1)
+        line = partial(_estimate_line, self.eps, self.momentum)
+        return batch_normalize(x, self.weight, self.bias, line, groups=groups, history=history)
 
     def _shown(self) -> list[str]:
         return ["momentum", *super()._shown()]
@@ -70,7 +86,9 @@ class BatchChannelNorm(AllOrNothing):
         affine: learn `batch.weight` and `batch.bias` per channel, `weight` and `bias`, shape (G,), per group.
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
-    The first half is the submodule `batch`, with torch's buffer names.
+    The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
+    alone and makes that of the second half of it again; both are kept where channels are innermost in memory, where
+    `batch` has hooks, and under torch.compile and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
@@ -107,7 +125,24 @@ class BatchChannelNorm(AllOrNothing):
         if weight is not None:
             each = self.num_features // self.num_groups
             weight, bias = weight.repeat_interleave(each), bias.repeat_interleave(each)
-        return group_normalize(self.batch(x), self.num_groups, weight, bias, self.eps)
+        batch = self.batch
+        hooked = batch._forward_hooks or batch._forward_pre_hooks  # which may change what the half returns
+        if not (batch.training and torch.is_grad_enabled()) or hooked or _transformed():
+            return group_normalize(batch(x), self.num_groups, weight, bias, self.eps)
+        again = self._repeated(x)
+        z = batch(x)
+        # Of the two activations that the halves need in the backward pass only x is kept; z is made of it once more.
+        place = _place(z)  # not z, which the hooks would keep
+        pack, unpack = (lambda t: None if _place(t) == place else t), (lambda t: again() if t is None else t)
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return group_normalize(z, self.num_groups, weight, bias, self.eps)
+
+    def _repeated(self, x: Tensor) -> Callable[[], Tensor]:
+        """A function that gives the training output of `batch` for x again, and moves nothing."""
+        if not self.estimate:
+            return torch.no_grad()(lambda: self.batch.normalize(x)[0])
+        history = snapshot(self.batch.running_mean, self.batch.running_var)
+        return torch.no_grad()(lambda: self.batch.normalize(x, history)[0])
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, estimate={self.estimate}"

@@ -13,12 +13,11 @@ Keras's is the weight of the old value); a single value per channel is refused.
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import _checks
-from ._batch import BatchStatistics, by_torch, move
+from ._batch import BatchStatistics, by_torch, move, torch_normalize
 from ._normalize import Line, batch_normalize
 
 
@@ -76,17 +75,7 @@ class BatchNorm(BatchStatistics):
         tracked = running_mean is not None
         if tracked and not self.training:
             return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, self.eps)
-        groups = _checks.batch_groups(x, self.virtual_batch_size if self.training else None)
-        if by_torch(x, groups):
-            mean = var = None
-            if tracked:  # at momentum 1 torch's running averages are the batch's statistics
-                mean, var = running_mean.clone(), running_var.clone()
-            cudnn = x.is_cuda and torch.backends.cudnn.enabled
-            y = torch.batch_norm(x, weight, bias, mean, var, True, 1.0, self.eps, cudnn)
-        else:
-            y, mean, var = batch_normalize(x, weight, bias, partial(batch_norm_line, self.eps), groups=groups)
-            n = x.numel() // (groups * self.num_features)
-            mean, var = mean.mean(0), var.mean(0) * (n / (n - 1))
+        y, mean, var = self.normalize(x)
         if tracked:
             count = self._buffers["num_batches_tracked"].add_(1)
             if self.momentum is None:
@@ -96,6 +85,26 @@ class BatchNorm(BatchStatistics):
                 move(running_mean, mean, self.momentum)
                 move(running_var, var, self.momentum)
         return y
+
+    def normalize(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What training makes of x, and the statistics for the running averages, where these are kept."""
+        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        running_mean, running_var = self._buffers["running_mean"], self._buffers["running_var"]
+        groups = _checks.batch_groups(x, self.virtual_batch_size if self.training else None)
+        if not by_torch(x, groups):
+            y, mean, var = batch_normalize(x, weight, bias, partial(batch_norm_line, self.eps), groups=groups)
+            n = x.numel() // (groups * self.num_features)
+            return y, mean.mean(0), var.mean(0) * (n / (n - 1))
+        mean = var = None
+        if running_mean is not None:
+            mean, var = running_mean.clone(), running_var.clone()
+        if groups == 1:
+            return torch_normalize(x, weight, bias, self.eps, 1, mean, var), mean, var
+        weight, bias, mean, var = (v if v is None else v.repeat(groups) for v in (weight, bias, mean, var))
+        y = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
+        if mean is not None:
+            mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
+        return y, mean, var
 
     def _shown(self) -> list[str]:
         return ["momentum", "track_running_stats", *super()._shown()]

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _checks
-from ._batch import BatchStatistics, by_torch, move, snapshot, statistics
+from ._batch import BatchStatistics, by_torch, move, side_by_side, snapshot, statistics, torch_normalize
 from ._normalize import Line, batch_normalize
 
 
@@ -99,21 +99,20 @@ class BatchRenorm(BatchStatistics):
             var, tiny = running_std.square(), torch.finfo(running_std.dtype).tiny
             return F.batch_norm(x, running_mean, var, weight, bias, False, 0.0, tiny)
         groups = _checks.batch_groups(x, self.virtual_batch_size)
-        history = snapshot(running_mean, running_std)
         if by_torch(x, groups):
-            mean, var = statistics(x)
+            mean, var = (v.view(groups, -1) for v in statistics(side_by_side(x, groups)))
             std = (var + self.eps).sqrt()
-            r, d = _correction(std, mean, *history, self.r_max, self.d_max)
+            r, d = _correction(std, mean, running_mean, running_std, self.r_max, self.d_max)
             if weight is not None:
                 r, d = r * weight, d * weight + bias
-            y = torch.batch_norm(x, r, d, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+            y = torch_normalize(x, r.flatten(), d.flatten(), self.eps, groups)
         else:
-            line = partial(_line, self.eps, self.r_max, self.d_max)
+            line, history = partial(_line, self.eps, self.r_max, self.d_max), snapshot(running_mean, running_std)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
-            mean, std = mean.mean(0), (var + self.eps).sqrt().mean(0)
+            std = (var + self.eps).sqrt()
         self._buffers["num_batches_tracked"].add_(1)
-        move(running_mean, mean, self.momentum)
-        move(running_std, std, self.momentum)
+        move(running_mean, mean.mean(0), self.momentum)
+        move(running_std, std.mean(0), self.momentum)
         return y
 
     def _shown(self) -> list[str]:

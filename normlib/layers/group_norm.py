@@ -18,12 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _checks
+from ._normalize import precision
 
 
 def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """`F.group_norm`, also where torch's own is wrong, channels-last on the CPU with a large mean, or slow."""
-    if x.is_cpu and x.dim() == 2 and x.numel() >= 1 << 12:  # each group is a row of Layer Norm, whose kernel is faster
-        y = F.layer_norm(x.unflatten(1, (num_groups, -1)), (x.shape[1] // num_groups,), eps=eps).flatten(1)
+    if x.is_cpu and x.dim() == 2 and x.numel() >= 1 << 12:
+        rows = x.reshape(-1, x.shape[1] // num_groups)
+        if rows.shape[1] <= 4 and precision(x) == x.dtype:  # too short to be vectorised along: across them instead
+            values = rows.t().contiguous()
+            centered = values - values.mean(0)
+            y = (centered * (centered.square().mean(0) + eps).rsqrt()).t()
+        else:  # each a row of Layer Norm, whose kernel is faster
+            y = F.layer_norm(rows, rows.shape[1:], eps=eps)
+        y = y.reshape(x.shape)
         return y if weight is None else torch.addcmul(bias.to(y.dtype), y, weight.to(y.dtype))
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
         # torch's channels-last kernel takes E[x²] − E[x]², which cancels; behind one trailing dimension it is not used

@@ -16,13 +16,12 @@ layer normalizes over (per device). λ = 0 is Batch Norm, but for the biased var
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import schedules
 from . import _checks
-from ._batch import BatchStatistics, by_torch, move, snapshot, statistics
+from ._batch import BatchStatistics, by_torch, move, side_by_side, snapshot, statistics, torch_normalize
 from ._normalize import Line, batch_normalize
 
 
@@ -95,12 +94,14 @@ class MomentumBatchNorm(BatchStatistics):
         groups = _checks.batch_groups(x, self.virtual_batch_size)
         old_mean, old_var = buffers["momentum_mean"], buffers["momentum_var"]
         if lam == 0 and by_torch(x, groups):  # Batch Norm
-            mean, var = statistics(x)
-            y = torch.batch_norm(x, weight, bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+            mean, var = (v.view(groups, -1) for v in statistics(side_by_side(x, groups)))
+            if groups > 1 and weight is not None:
+                weight, bias = weight.repeat(groups), bias.repeat(groups)
+            y = torch_normalize(x, weight, bias, self.eps, groups)
         else:
             line, history = partial(_line, self.eps, lam), snapshot(old_mean, old_var)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
-            mean, var = mean.mean(0), var.mean(0)
+        mean, var = mean.mean(0), var.mean(0)
         buffers["num_batches_tracked"].add_(1)
         for buffer, new, share in (
             (old_mean, mean, 1 - lam),

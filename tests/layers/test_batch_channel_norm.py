@@ -1,7 +1,10 @@
 """Batch-Channel Norm: its two halves, the affine per group, and the estimates of the micro-batch form."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 from compare import assert_same, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
 
@@ -96,3 +99,25 @@ def test_names_are_torchs():
     }  # fmt: skip
     assert not list(BatchChannelNorm(C, 2, affine=False).parameters())
     assert "num_groups=2, eps=1e-05, estimate=True" in repr(BatchChannelNorm(C, 2, estimate=True))
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+@pytest.mark.parametrize("virtual", [None, 2])
+@pytest.mark.parametrize("hook", [None, lambda module, inputs, z: 3 * z**2], ids=["plain", "hooked"])
+def test_what_is_made_again_for_the_backward_pass_is_what_it_was(estimate, virtual, hook):
+    """Statistics move between the passes, and a hook may change what the first half returns."""
+    layer = randomize(BatchChannelNorm(C, 2, estimate=estimate, virtual_batch_size=virtual)).double()
+    plain = copy.deepcopy(layer)
+    if hook:
+        layer.batch.register_forward_hook(hook)
+    x = X.clone().requires_grad_()
+    y = layer(x)
+    layer(2 * X + 1)  # moves the statistics
+    got = torch.autograd.grad(y, [x, *layer.parameters()], DY)
+
+    z = plain.batch(x)
+    y = F.group_norm(z if hook is None else hook(None, None, z), 2, eps=layer.eps)
+    weight, bias = (v.repeat_interleave(2).view(1, -1, 1, 1) for v in (plain.weight, plain.bias))
+    expected = torch.autograd.grad(y * weight + bias, [x, *plain.parameters()], DY)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)

@@ -98,7 +98,7 @@ def test_finite_differences_with_r_and_d_frozen(monkeypatch, virtual):
 
     def frozen(std, *_):
         shape = [C if size == C else 1 for size in std.shape]  # (C,) on one path, broadcasting on the other
-        return r.view(shape), d.view(shape)
+        return r.view(shape).expand_as(std), d.view(shape).expand_as(std)
 
     monkeypatch.setattr(module, "_correction", frozen)
     layer = randomize(BatchRenorm(C, virtual_batch_size=virtual, momentum=0.0)).double()
