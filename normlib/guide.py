@@ -121,7 +121,7 @@ ADVICE = {
         "from scratch, fewer than 8 samples or related ones, and nothing need be folded",
         "Group Norm and standardized weights",
         _lines('"gn+ws"'),
-        (_WS, _WS_AT_FOUR, _ALONE, ("A ResNet on digits, converted and trained.", CH09, "A migration")),
+        (_WS, _WS_AT_FOUR, _ALONE, ("A ResNet on digits and one on photographs, converted and trained.", CH09, "A migration")),
         (_GROUPS,),
     ),
     "bcn+ws": Advice(
