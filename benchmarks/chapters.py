@@ -52,12 +52,15 @@ def _run(path, speed) -> tuple[float, list[float]]:
         nonlocal paused
         while not over.wait(EVERY):
             start = time.perf_counter()
-            kernel.suspend()
             try:
-                shares.append(speed() / SPEED)
-            finally:
-                kernel.resume()
-                paused += time.perf_counter() - start
+                kernel.suspend()
+                try:
+                    shares.append(speed() / SPEED)
+                finally:
+                    kernel.resume()
+            except psutil.NoSuchProcess:  # the notebook has just ended
+                return
+            paused += time.perf_counter() - start
 
     def started(**_) -> None:
         thread.start()

@@ -256,8 +256,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "With m·H·W values per channel the wide network's statistics are hardly noisy in any layer.",
-                "Positions of one image are not independent: in the last layer all 16 together are worth little more "
-                "than one value.",
+                "Positions of one image are not independent: in the last layer all 16 together are worth one or two "
+                "values.",
                 "How many independent values?",
             ),
         ),
@@ -416,8 +416,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "Nearly like Layer Norm, since all groups lie in one sample.",
-                "Layer Norm is the other end, one group of 64. Fewer than about 16 values per group cost accuracy "
-                "here, and two leave nothing.",
+                "Layer Norm is the other end, one group of 64. Four values per group cost accuracy here, and two "
+                "leave nothing.",
                 "A small group is a small batch",
             ),
         ),
@@ -758,13 +758,12 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             1,
             (
                 "Batch Norm as it is: its running statistics come from many samples.",
-                "Training does not use them. With two values no gradient passes back through a normalized layer.",
+                "Training does not use them. With two values hardly anything but spikes passes back.",
                 "Fine-tuning with frozen statistics",
             ),
             (
                 "Freezing the statistics, at the smaller learning rate.",
-                "A fixed line has no such projection, and keeps what the network knows; at the larger rate most runs "
-                "diverged.",
+                "A fixed line has no such projection, and trains; at the larger rate most runs diverged.",
                 "Fine-tuning with frozen statistics",
             ),
             (
@@ -779,8 +778,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             0,
             (
                 "Where maps end at one position, groups of two channels have two values.",
-                "Such a group's gradient is gone as that of a batch of two; with larger groups the same line did its "
-                "work.",
+                "Such a group's gradient is as lost as that of a batch of two; with larger groups the same line did "
+                "its work.",
                 "A migration",
             ),
             (

@@ -9,9 +9,9 @@ Training, per channel, with running averages μ and σ of the batch's mean and d
 Evaluation: y = γ (x − μ)/σ + β. While r and d are not clipped, training computes exactly that.
 
 Since r and d are constants for the gradient (sg), the layer is Batch Norm with γ r for γ and γ d + β for β, in the
-backward pass too. Public implementations go astray where they apply γ and β before the correction, let
-gradients flow through r and d (which leaves g/σ), update μ and σ before using them, or average σ² under the
-name of σ. Keras (`renorm=True`) has ε = 1e-3 and α = 1 − `renorm_momentum`.
+backward pass too. Easy mistakes, of which public code has made the first and the last: γ and β before the correction,
+gradients through r and d (which leaves g/σ), μ and σ updated before they are used, σ² averaged under the name of σ.
+Keras (`renorm=True`) has ε = 1e-3 and α = 1 − `renorm_momentum`.
 """
 
 from collections.abc import Callable
