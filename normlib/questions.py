@@ -732,7 +732,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "Batch-Channel Norm normalizes twice. What does `normlib`'s layer keep for the backward pass?",
+            "Batch-Channel Norm normalizes twice. What does this book's layer keep for the backward pass?",
             2,
             (
                 "The inputs of both stages.",

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.func import functional_call, stack_module_state
+from torch.optim.sgd import sgd
 from tqdm.auto import tqdm
 
 from . import checkpoints
@@ -327,7 +328,7 @@ def _train_group(
     leaves = [p for p in net.parameters() if p.requires_grad]
     device, S = data.x_train.device, len(models)
     rank, processes = _shard()
-    optimizer = torch.optim.SGD(leaves, learning_rate, momentum, weight_decay=weight_decay, foreach=True)
+    velocities: list[Tensor | None] = [None] * len(leaves)  # of SGD with momentum
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     torch.manual_seed(seeds[0] + rank)  # dropout
     curves = {k: torch.full((S, epochs), math.nan, dtype=torch.float64) for k in _CURVES}
@@ -342,8 +343,8 @@ def _train_group(
     if held:
         try:
             net.load_state_dict(held["net"])
-            optimizer.load_state_dict(held["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            velocities = [v if v is None else v.to(device) for v in held["velocities"]]
+        except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise checkpoints.CheckpointError(f"{checkpoint}: not the state of this network ({reason})") from error
         for generator, state in zip([*generators, torch.default_generator], held["generators"], strict=True):
@@ -355,8 +356,7 @@ def _train_group(
         for epoch in range(done + 1, epochs + 1):
             if len(diverged) == S:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(epoch, epochs)
+            rate = learning_rate * schedule(epoch, epochs)
             set_epoch(net, epoch, epochs)
             if processes > 1:  # the checkpoint has process 0's generator alone: let no mask depend on it
                 torch.manual_seed(zlib.crc32(f"{seeds[0]} {rank} {epoch}".encode()))
@@ -377,13 +377,11 @@ def _train_group(
                 loss = loss.view(-1, S).mean(0)
                 # not backward(): accumulating would copy every transposed gradient once more
                 gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-                for leaf, gradient in zip(leaves, gradients, strict=True):
-                    leaf.grad = gradient
                 hit = (logits.detach().argmax(-1) == y).float().mean(0)
                 if processes > 1:
                     loss = loss.detach()
                     _average([loss, hit, *(g for g in gradients if g is not None)], processes)
-                optimizer.step()
+                _descend(leaves, gradients, velocities, lr=rate, momentum=momentum, weight_decay=weight_decay)
                 losses.append(loss.detach())
                 hits.append(hit)
             losses, hits = torch.stack(losses, 1).double().cpu(), torch.stack(hits, 1).double().cpu()
@@ -407,7 +405,7 @@ def _train_group(
             for name, value in zip(_CURVES, measured, strict=True):
                 curves[name][alive, epoch - 1] = value[alive]
             if checkpoint and rank == 0:
-                state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "curves": curves}
+                state = {"net": net.state_dict(), "velocities": velocities, "curves": curves}
                 state["generators"] = [g.get_state() for g in [*generators, torch.default_generator]]
                 state |= {"seconds": seconds, "diverged": diverged, "step": step, "done": epoch}
                 checkpoints.save(checkpoint, key, state)
@@ -422,6 +420,21 @@ def _train_group(
 
 
 _SMALL = 16 * 16  # positions up to which a step's time goes into the number of its calls
+
+
+@torch.no_grad()
+def _descend(
+    leaves: list[Tensor], gradients: Sequence[Tensor | None], velocities: list[Tensor | None], **rates
+) -> None:
+    """A step of SGD, in place; velocities are None before the first and without momentum.
+
+    torch's own step without its class, whose first use imports torch's compiler: a second or more.
+    """
+    used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    moved, slopes, kept = ([values[i] for i in used] for values in (leaves, gradients, velocities))
+    sgd(moved, slopes, kept, foreach=True, dampening=0.0, nesterov=False, maximize=False, **rates)
+    for i, velocity in zip(used, kept, strict=True):
+        velocities[i] = velocity
 
 
 def _average(tensors: list[Tensor], processes: int) -> None:
