@@ -337,7 +337,8 @@ def _train_group(
     key = (
         f"seeds {seeds}, {epochs} epochs, batches of {batch_size} of {len(data.x_train)} images, "
         f"virtual batches of {virtual_batch_size}, rate {learning_rate}, momentum {momentum}, "
-        f"weight decay {weight_decay}, network {hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]}"
+        f"weight decay {weight_decay}, tested {'every epoch' if test_every_epoch else 'at the end'}, "
+        f"network {hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]}"
     )
     held = checkpoints.load(checkpoint, key) if checkpoint else None
     if held:

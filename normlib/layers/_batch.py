@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_batchedtensor
 
 from . import _checks
@@ -70,7 +69,9 @@ def by_torch(x: Tensor, groups: int) -> bool:
     """Whether torch's own Batch Norm kernel is at least as fast as ours for this input."""
     if not x.is_cpu:
         return True
-    return x.numel() <= _FEW // 2 if groups > 1 else not (x.numel() > _FEW and x.is_contiguous())
+    if groups > 1:  # in half precision the kernel would keep the many statistics in that precision too
+        return x.numel() <= _FEW // 2 and precision(x) == x.dtype
+    return not (x.numel() > _FEW and x.is_contiguous())
 
 
 def torch_normalize(
@@ -81,12 +82,16 @@ def torch_normalize(
     groups: int,
     mean: Tensor | None = None,
     var: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor | None]:
     """Batch Norm of each of `groups` runs of consecutive samples in one call of torch's kernel.
 
-    weight and bias, and mean and var, which become the statistics (unbiased), have shape (groups · C,).
+    weight and bias, and mean and var, have shape (groups · C,); var becomes the unbiased variance, the mean is
+    returned beside the output.
     """
     seen = side_by_side(x, groups)
+    if groups > 1:  # the kernel sums in float32: from the first value on, so that a large mean costs no digits
+        origin = seen.detach()[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
+        seen = seen - origin
     flat = seen.dim() == 2 and x.is_cpu
     if flat:
         # One image with channels innermost: there torch's kernel is vectorised over channels. By reshape, because where
@@ -95,7 +100,8 @@ def torch_normalize(
     cudnn = x.is_cuda and torch.backends.cudnn.enabled
     # at momentum 1 torch's running averages are the batch's statistics
     y = torch.batch_norm(seen, weight, bias, mean, var, True, 1.0, eps, cudnn)
-    return _one_behind_another(y.permute(0, 2, 3, 1).flatten(0, 2) if flat else y, groups)
+    y = _one_behind_another(y.permute(0, 2, 3, 1).flatten(0, 2) if flat else y, groups)
+    return y, mean if groups == 1 or mean is None else mean + origin.flatten()
 
 
 def side_by_side(x: Tensor, groups: int) -> Tensor:
@@ -119,9 +125,6 @@ def _one_behind_another(x: Tensor, groups: int) -> Tensor:
 @torch.no_grad()
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Batch mean and biased variance per channel, shape (C,), at least in float32."""
-    # torch.compile and torch.func do not know the kernel's statistics alone, and it rounds those of half precision
-    if precision(x) == x.dtype and not (torch.compiler.is_compiling() or _are_functorch_transforms_active()):
-        return torch.batch_norm_update_stats(x, None, None, 0.0)
     dims = [d for d in range(x.dim()) if d != 1]
     x = x.to(precision(x))
     mean = x.mean(dims, keepdim=True)

@@ -11,6 +11,7 @@ through the Group Norm. In the published micro-batch code the rate ρ starts at 
 copies never learn the statistics; here it is `momentum`. The per-group affine has shape (1, G, 1) in the official code.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
+from torch.nn.modules import module as modules
 
 from . import _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot
@@ -34,14 +36,30 @@ def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_v
     return Line(slope, offset + (mean - mean.detach()) * slope, offset_by_mean=slope)
 
 
-def _transformed() -> bool:
-    """Whether torch.compile or torch.func, which have no hooks on saved tensors, is at work."""
-    return torch.compiler.is_compiling() or _are_functorch_transforms_active()
+class _GroupNormalizeAgain(torch.autograd.Function):
+    """Group Norm of z = first(x, γ, β), where of the two activations x alone is kept: z is made of it again."""
 
+    @staticmethod
+    def forward(ctx, first, num_groups, eps, z, x, gamma, beta, weight, bias):
+        ctx.first, ctx.num_groups, ctx.eps = first, num_groups, eps
+        ctx.save_for_backward(x, gamma, beta, weight, bias)
+        return group_normalize(z, num_groups, weight, bias, eps)
 
-def _place(tensor: Tensor) -> tuple:
-    """Equal for tensors that are one in memory."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride()
+    @staticmethod
+    def backward(ctx, dy):
+        x, gamma, beta, *affine = ctx.saved_tensors
+        twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        z = ctx.first(x, gamma, beta)
+        if not twice:
+            z = z.detach().requires_grad_()
+            affine = [v if v is None else v.detach().requires_grad_(v.requires_grad) for v in affine]
+        with torch.enable_grad():
+            y = group_normalize(z, ctx.num_groups, *affine, ctx.eps)
+            learned = [v for v in affine if v is not None and v.requires_grad]
+            dz, *rest = torch.autograd.grad(y, [z, *learned], dy, create_graph=twice)
+        found = iter(rest)
+        grads = (next(found) if v is not None and v.requires_grad else None for v in affine)
+        return None, None, None, dz, None, None, None, *grads
 
 
 class _EstimateNorm(BatchStatistics):
@@ -73,6 +91,29 @@ class _EstimateNorm(BatchStatistics):
         return ["momentum", *super()._shown()]
 
 
+def _as_it_is(batch: nn.Module) -> bool:
+    """Whether nothing stands between a call of `batch` in training and its `normalize`, nor transforms autograd."""
+    hooks = (batch._forward_hooks, batch._forward_pre_hooks, modules._global_forward_hooks)
+    return (
+        type(batch) in (BatchNorm, _EstimateNorm)
+        and batch.training
+        and not any((*hooks, modules._global_forward_pre_hooks, "forward" in vars(batch)))
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
+    )
+
+
+def _repeated(batch: nn.Module) -> Callable[[Tensor, Tensor | None, Tensor | None], Tensor]:
+    """A function (x, γ, β) → what `batch` makes of x in training as it is now; it moves nothing."""
+    twin = copy.copy(batch)  # mode, eps, momentum, virtual_batch_size
+    history = (snapshot(batch.running_mean, batch.running_var),) if type(batch) is _EstimateNorm else ()
+
+    def normalize(x, gamma, beta):
+        twin._parameters = {"weight": gamma, "bias": beta}
+        return twin.normalize(x, *history)[0]
+
+    return normalize
+
+
 class BatchChannelNorm(AllOrNothing):
     """Normalize over the batch, or by running estimates, and then over groups of channels.
 
@@ -87,8 +128,8 @@ class BatchChannelNorm(AllOrNothing):
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
     The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
-    alone and makes that of the second half of it again; both are kept where channels are innermost in memory, where
-    `batch` has hooks, and under torch.compile and torch.func.
+    alone and makes that of the second half of it again; both are kept where `batch` has hooks or is in evaluation, and
+    under torch.compile, torch.jit.trace and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
@@ -126,23 +167,13 @@ class BatchChannelNorm(AllOrNothing):
             each = self.num_features // self.num_groups
             weight, bias = weight.repeat_interleave(each), bias.repeat_interleave(each)
         batch = self.batch
-        hooked = batch._forward_hooks or batch._forward_pre_hooks  # which may change what the half returns
-        if not (batch.training and torch.is_grad_enabled()) or hooked or _transformed():
+        if not torch.is_grad_enabled() or not _as_it_is(batch):
             return group_normalize(batch(x), self.num_groups, weight, bias, self.eps)
-        again = self._repeated(x)
+        first = _repeated(batch)
         z = batch(x)
-        # Of the two activations that the halves need in the backward pass only x is kept; z is made of it once more.
-        place = _place(z)  # not z, which the hooks would keep
-        pack, unpack = (lambda t: None if _place(t) == place else t), (lambda t: again() if t is None else t)
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-            return group_normalize(z, self.num_groups, weight, bias, self.eps)
-
-    def _repeated(self, x: Tensor) -> Callable[[], Tensor]:
-        """A function that gives the training output of `batch` for x again, and moves nothing."""
-        if not self.estimate:
-            return torch.no_grad()(lambda: self.batch.normalize(x)[0])
-        history = snapshot(self.batch.running_mean, self.batch.running_var)
-        return torch.no_grad()(lambda: self.batch.normalize(x, history)[0])
+        return _GroupNormalizeAgain.apply(
+            first, self.num_groups, self.eps, z, x, batch.weight, batch.bias, weight, bias
+        )
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, estimate={self.estimate}"

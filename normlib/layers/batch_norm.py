@@ -99,9 +99,9 @@ class BatchNorm(BatchStatistics):
         if running_mean is not None:
             mean, var = running_mean.clone(), running_var.clone()
         if groups == 1:
-            return torch_normalize(x, weight, bias, self.eps, 1, mean, var), mean, var
+            return *torch_normalize(x, weight, bias, self.eps, 1, mean, var), var
         weight, bias, mean, var = (v if v is None else v.repeat(groups) for v in (weight, bias, mean, var))
-        y = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
+        y, mean = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
         if mean is not None:
             mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
         return y, mean, var

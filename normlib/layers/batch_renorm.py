@@ -99,15 +99,16 @@ class BatchRenorm(BatchStatistics):
             var, tiny = running_std.square(), torch.finfo(running_std.dtype).tiny
             return F.batch_norm(x, running_mean, var, weight, bias, False, 0.0, tiny)
         groups = _checks.batch_groups(x, self.virtual_batch_size)
+        history = snapshot(running_mean, running_std)
         if by_torch(x, groups):
             mean, var = (v.view(groups, -1) for v in statistics(side_by_side(x, groups)))
             std = (var + self.eps).sqrt()
-            r, d = _correction(std, mean, running_mean, running_std, self.r_max, self.d_max)
+            r, d = _correction(std, mean, *history, self.r_max, self.d_max)
             if weight is not None:
                 r, d = r * weight, d * weight + bias
-            y = torch_normalize(x, r.flatten(), d.flatten(), self.eps, groups)
+            y, _ = torch_normalize(x, r.flatten(), d.flatten(), self.eps, groups)
         else:
-            line, history = partial(_line, self.eps, self.r_max, self.d_max), snapshot(running_mean, running_std)
+            line = partial(_line, self.eps, self.r_max, self.d_max)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
             std = (var + self.eps).sqrt()
         self._buffers["num_batches_tracked"].add_(1)

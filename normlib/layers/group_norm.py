@@ -27,6 +27,7 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         rows = x.reshape(-1, x.shape[1] // num_groups)
         if rows.shape[1] <= 4 and precision(x) == x.dtype:  # too short to be vectorised along: across them instead
             values = rows.t().contiguous()
+            values = values - values[:1].detach()  # exact where a group is constant, and with a large mean
             centered = values - values.mean(0)
             y = (centered * (centered.square().mean(0) + eps).rsqrt()).t()
         else:  # each a row of Layer Norm, whose kernel is faster

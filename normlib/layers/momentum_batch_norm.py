@@ -97,7 +97,7 @@ class MomentumBatchNorm(BatchStatistics):
             mean, var = (v.view(groups, -1) for v in statistics(side_by_side(x, groups)))
             if groups > 1 and weight is not None:
                 weight, bias = weight.repeat(groups), bias.repeat(groups)
-            y = torch_normalize(x, weight, bias, self.eps, groups)
+            y, _ = torch_normalize(x, weight, bias, self.eps, groups)
         else:
             line, history = partial(_line, self.eps, lam), snapshot(old_mean, old_var)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)

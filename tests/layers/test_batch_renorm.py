@@ -1,5 +1,6 @@
 """Batch Renorm: its identities, its gradient as derived, its limits. (Keras's layer: test_oracles.py.)"""
 
+import copy
 import math
 
 import pytest
@@ -141,3 +142,15 @@ def test_statistics_that_are_not_finite_spare_the_history():
     for name in ("running_mean", "running_std"):
         assert torch.equal(getattr(layer, name)[:2], before[name][:2])
         assert not torch.isclose(getattr(layer, name)[2:], before[name][2:]).any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("virtual", [None, 4])
+def test_compiled_it_keeps_the_history_of_the_forward_pass(virtual):
+    """This backend computes again in the backward pass what is cheap, and the buffers have moved by then."""
+    torch.compiler.reset()
+    plain = randomize(BatchRenorm(C, momentum=0.5, r_max=3.0, d_max=5.0, virtual_batch_size=virtual)).double()
+    compiled = torch.compile(copy.deepcopy(plain), backend="aot_eager_decomp_partition")
+    x, dy = 2 * normal(16, C) + 1, normal(16, C, seed=1)
+    got = {name.replace("_orig_mod.", ""): value for name, value in measure(compiled, x, dy).items()}
+    assert_same(got, measure(plain, x, dy))

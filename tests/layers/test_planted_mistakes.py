@@ -71,7 +71,6 @@ def correction(r_detached=True, d_detached=True, squared=False):
     """Batch Renorm's r and d, with a mistake."""
 
     def broken(std, mean, running_mean, running_std, r_max, d_max):
-        running_mean, running_std = running_mean.clone(), running_std.clone()  # they move before the backward pass
         r = ((std.square() if squared else std) / running_std).clamp(1 / r_max, r_max)
         d = ((mean - running_mean) / running_std).clamp(-d_max, d_max)
         return r.detach() if r_detached else r, d.detach() if d_detached else d
