@@ -1,17 +1,12 @@
-"""Each chapter run alone, and how fast the machine was while it ran.
+"""Each chapter run alone, and how fast the machine was then.
 
-The budgets are for two cores, each of which trains `SPEED` images a second in the loop below. A shared machine may be
-several times slower, and not the same from one second to the next: the chapter is stopped every few seconds for a short
-look at the machine, and what is compared with a budget is its time, each part of it times the machine's share of that
-speed.
+A shared machine may be several times slower, and not the same from one minute to the next: beside the seconds stands
+how many images one core trains per second in the loop below, by looks before, between and after the chapters.
 """
 
 import os
-import statistics
-import threading
 import time
 
-import psutil
 import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
@@ -21,65 +16,37 @@ from tools import execute, notebooks
 
 from .pairs import Row, one_thread
 
-SPEED = 1100  # images/s: three blocks of two convolutions of width 16, 32×32 images, batch 8, channels-last, one thread
-CHAPTER, BOOK = 40.0, 300.0  # s
-EVERY, LOOK = 2.0, 0.2  # s
+CHAPTER = 40.0  # s
+LOOK = 1.0  # s
 
 
 def rows() -> list[Row]:
     os.environ.update(notebooks.ENVIRONMENT)
-    out, total = [], 0.0
+    out, speeds = [], []
     with one_thread():
         speed = _speed()
         for path in execute.chapters():
-            seconds, shares = _run(path, speed)
-            share = statistics.mean(shares)
-            total += seconds * share
-            name = f"running time of {path.stem}"
-            out.append(Row(f"{name}, alone", seconds, unit="s"))
-            half = 2 * statistics.stdev(shares) / len(shares) ** 0.5  # two standard errors
-            low, high = (seconds * (share + sign * half) for sign in (-1, 1))
-            out.append(Row(f"{name}, at the budgets' speed", seconds * share, CHAPTER, "s", low, high))
-            print(f"{path.stem}: {seconds:.0f} s at {share:.2f} of the budgets' speed", flush=True)
-    return [*out, Row("running time of all chapters one by one, at the budgets' speed", total, BOOK, "s")]
+            speeds.append(speed())
+            seconds = _run(path)
+            out.append(Row(f"running time of {path.stem}, alone", seconds, CHAPTER, "s"))
+            print(f"{path.stem}: {seconds:.0f} s; before it one core trained {speeds[-1]:.0f} images/s", flush=True)
+        speeds.append(speed())
+    total = Row("running time of all chapters, one by one", sum(row.measured for row in out), unit="s")
+    machine = sorted(speeds)[len(speeds) // 2]
+    name = "images/s of one core between the chapters, three blocks of width 16, batch 8"
+    return [*out, total, Row(name, machine, unit="", low=min(speeds), high=max(speeds))]
 
 
-def _run(path, speed) -> tuple[float, list[float]]:
-    """Seconds that a notebook takes, pauses not counted, and the shares of the budgets' speed seen in these."""
-    shares, paused, over = [speed() / SPEED], 0.0, threading.Event()
-
-    def look(kernel: psutil.Process) -> None:
-        nonlocal paused
-        while not over.wait(EVERY):
-            start = time.perf_counter()
-            try:
-                kernel.suspend()
-                try:
-                    shares.append(speed() / SPEED)
-                finally:
-                    kernel.resume()
-            except psutil.NoSuchProcess:  # the notebook has just ended
-                return
-            paused += time.perf_counter() - start
-
-    def started(**_) -> None:
-        thread.start()
-
+def _run(path) -> float:
+    """Seconds that a notebook takes."""
     client = NotebookClient(
         notebooks.read(path),
         timeout=notebooks.TIMEOUT * 10,
         resources={"metadata": {"path": str(path.parent)}},
-        on_notebook_start=started,
     )
-    thread = threading.Thread(target=lambda: look(psutil.Process(client.km.provisioner.pid)))
     start = time.perf_counter()
-    try:
-        client.execute()
-    finally:
-        over.set()
-        if thread.ident:
-            thread.join()
-    return time.perf_counter() - start - paused, shares
+    client.execute()
+    return time.perf_counter() - start
 
 
 def _speed():
