@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from compare import assert_same, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
+from torch.utils.checkpoint import checkpoint
 
 from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm, _batch
 
@@ -121,3 +122,50 @@ def test_what_is_made_again_for_the_backward_pass_is_what_it_was(estimate, virtu
     expected = torch.autograd.grad(y * weight + bias, [x, *plain.parameters()], DY)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def evaluated(layer, x):
+    y = layer(x)
+    layer.eval()
+    return y
+
+
+def changed(layer, x):
+    y = layer(x)
+    layer.batch.eps, layer.batch.momentum, layer.batch.virtual_batch_size = 1.0, 0.9, None
+    return y
+
+
+def with_parameters_of_another(layer, x):
+    other = {name: parameter.detach() + 0.5 for name, parameter in layer.named_parameters()}
+    return torch.func.functional_call(layer, other, (x,))
+
+
+def checkpointed(layer, x):
+    return checkpoint(layer, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("virtual", [None, 2])
+@pytest.mark.parametrize("estimate", [False, True])
+@pytest.mark.parametrize("way", [evaluated, changed, with_parameters_of_another, checkpointed])
+def test_the_backward_pass_sees_the_layer_as_the_forward_pass_did(way, estimate, virtual):
+    if way is checkpointed and estimate:
+        pytest.skip("a second forward pass would see moved estimates, with any implementation")
+    layer = randomize(BatchChannelNorm(C, 2, estimate=estimate, virtual_batch_size=virtual)).double()
+    both = copy.deepcopy(layer)
+    both.batch.register_forward_hook(lambda *_: None)  # so that it keeps both activations
+    x = X.clone().requires_grad_()
+    (got,) = torch.autograd.grad(way(layer, x), x, DY)
+    (expected,) = torch.autograd.grad(way(both, x), x, DY)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_changed_in_place_before_the_backward_pass_is_refused():
+    for change in (lambda layer, x: x.add_(1), lambda layer, x: layer.batch.bias.add_(1)):
+        layer = randomize(BatchChannelNorm(C, 2)).double()
+        x = X.clone()
+        y = layer(x)
+        with torch.no_grad():
+            change(layer, x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
