@@ -1,6 +1,7 @@
 """Batch-Channel Norm: its two halves, the affine per group, and the estimates of the micro-batch form."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -149,15 +150,16 @@ def checkpointed(layer, x):
 @pytest.mark.parametrize("estimate", [False, True])
 @pytest.mark.parametrize("way", [evaluated, changed, with_parameters_of_another, checkpointed])
 def test_the_backward_pass_sees_the_layer_as_the_forward_pass_did(way, estimate, virtual):
-    if way is checkpointed and estimate:
-        pytest.skip("a second forward pass would see moved estimates, with any implementation")
     layer = randomize(BatchChannelNorm(C, 2, estimate=estimate, virtual_batch_size=virtual)).double()
     both = copy.deepcopy(layer)
     both.batch.register_forward_hook(lambda *_: None)  # so that it keeps both activations
     x = X.clone().requires_grad_()
     (got,) = torch.autograd.grad(way(layer, x), x, DY)
-    (expected,) = torch.autograd.grad(way(both, x), x, DY)
-    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    (expected,) = torch.autograd.grad((both if way is checkpointed else partial(way, both))(x), x, DY)
+    if way is checkpointed and estimate:  # its second forward pass sees moved estimates: practitioners are warned
+        assert (got - expected).abs().max() > 0.01
+    else:
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_what_is_changed_in_place_before_the_backward_pass_is_refused():
