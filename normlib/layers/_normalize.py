@@ -34,7 +34,7 @@ class Line(NamedTuple):
     offset_by_var: Tensor | None = None  # ∂offset/∂σ_B²
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """How x is seen while it is reduced: statistics have shape `stat`, γ and β `channel`."""
 
     shape: tuple[int, ...]
@@ -50,28 +50,28 @@ def innermost(x: Tensor) -> bool:
     return x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
 
 
-def _layout(x: Tensor, groups: int) -> _Layout:
+def layout_of(x: Tensor, groups: int) -> Layout:
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     n = N // groups * L
     if L == 1 or innermost(x):
-        return _Layout((groups, n, C), (1,), (groups, 1, C), (1, 1, C), True, n)
-    return _Layout((groups, N // groups, C, L), (1, 3), (groups, 1, C, 1), (1, 1, C, 1), False, n)
+        return Layout((groups, n, C), (1,), (groups, 1, C), (1, 1, C), True, n)
+    return Layout((groups, N // groups, C, L), (1, 3), (groups, 1, C, 1), (1, 1, C, 1), False, n)
 
 
-def _seen(x: Tensor, layout: _Layout) -> Tensor:
+def seen_as(x: Tensor, layout: Layout) -> Tensor:
     return (x.movedim(1, -1) if layout.last else x).reshape(layout.shape)
 
 
-def _unseen(x: Tensor, layout: _Layout, like: Tensor) -> Tensor:
-    """Undo `_seen`, keeping the memory order."""
+def as_before(x: Tensor, layout: Layout, like: Tensor) -> Tensor:
+    """Undo `seen_as`, keeping the memory order."""
     if layout.last:
         N, C, *rest = like.shape
         return x.reshape(N, *rest, C).movedim(-1, 1)
     return x.reshape(like.shape)
 
 
-def _sum_of_squares(x: Tensor, layout: _Layout) -> Tensor:
+def sum_of_squares(x: Tensor, layout: Layout) -> Tensor:
     if layout.last:
         return x.square().sum(layout.dims, keepdim=True)
     # torch's only fused square-and-sum; it is vectorised along the innermost dimension alone
@@ -88,15 +88,15 @@ class _BatchNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias, groups, line, *history):
-        layout = _layout(x, groups)
-        seen = _seen(x, layout).to(precision(x))
+        layout = layout_of(x, groups)
+        seen = seen_as(x, layout).to(precision(x))
         # Centred first, because E[x²] − E[x]² cancels where the mean is large: on the mean of a sixteenth of the
         # samples, which is at most √15 σ_B from μ_B, so that the rest of the mean is found without cancellation.
         near = seen[:, : -(-seen.shape[1] // 16)].mean(layout.dims, keepdim=True)
         centered = seen - near
         rest = centered.sum(layout.dims, keepdim=True).div_(layout.n)
         mean = near + rest
-        var = (_sum_of_squares(centered, layout) / layout.n - rest.square()).clamp(min=0)
+        var = (sum_of_squares(centered, layout) / layout.n - rest.square()).clamp(min=0)
         a, d, *_ = line(mean, var, *(h.view(layout.channel) for h in history))
         shift = -a * rest if d is None else d - a * rest
         if weight is not None:
@@ -106,7 +106,7 @@ class _BatchNormalize(torch.autograd.Function):
         y = centered * a + shift if _fixed(centered, a, shift) else centered.mul_(a).add_(shift)
         C = x.shape[1]
         # detached: a view must not leave the function, or an in-place activation behind it is refused
-        y = _unseen(y.to(x.dtype), layout, x).detach()
+        y = as_before(y.to(x.dtype), layout, x).detach()
         return y, mean.view(groups, C), var.view(groups, C)
 
     @staticmethod
@@ -119,8 +119,8 @@ class _BatchNormalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, *_):
         x, weight, mean, var, *history = ctx.saved_tensors
-        layout = _layout(x, ctx.groups)
-        seen, dy = _seen(x, layout).to(precision(x)), _seen(dy, layout).to(precision(x))
+        layout = layout_of(x, ctx.groups)
+        seen, dy = seen_as(x, layout).to(precision(x)), seen_as(dy, layout).to(precision(x))
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice:  # through the statistics too, so they are taken from x again
             mean = seen.mean(layout.dims, keepdim=True)
@@ -159,7 +159,7 @@ class _BatchNormalize(torch.autograd.Function):
             # in place where torch.func.vmap, which has no rule for that, is not at work
             add = dx.addcmul if twice or is_batchedtensor(dx) or is_batchedtensor(dy) else dx.addcmul_
             dx = add(dy, scaled)
-        dx = _unseen(dx.to(x.dtype), layout, x)
+        dx = as_before(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)
 
 

@@ -9,11 +9,19 @@ For micro-batches Batch Norm is replaced by running estimates, updated first and
 The variance is centered on the old μ̂. The backward pass of this half is g/√(σ̂²' + ε); gradients flow normally
 through the Group Norm. In the published micro-batch code the rate ρ starts at 0 and nothing sets it, so that most
 copies never learn the statistics; here it is `momentum`. The per-group affine has shape (1, G, 1) in the official code.
+
+In each plane, the positions of one channel of one sample, both halves together are one line, y = A x + B. Its slope and
+height follow from the planes' means M and variances V: with ẋ = a x + b by channel,
+
+    μ_B = ⟨M⟩,        σ_B² = ⟨V + (M − μ_B)²⟩                over the samples of a batch
+    μ_G = ⟨a M + b⟩,  σ_G² = ⟨a² V + (a M + b − μ_G)²⟩       over the channels of a group
+
+and the gradient, which is Batch Norm's of Group Norm's, from the sums of ∂L/∂y and ∂L/∂y (x − M) over each plane.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +29,19 @@ from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
 from torch.nn.modules import module as modules
 
-from . import _checks
-from ._batch import AllOrNothing, BatchStatistics, move, snapshot
-from ._normalize import Line, batch_normalize
+from . import _batch, _checks
+from ._batch import AllOrNothing, BatchStatistics, move, snapshot, statistics
+from ._normalize import Line, as_before, batch_normalize, layout_of, precision, seen_as, sum_of_squares
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
+
+# In planes of so few positions, what both halves at once keep of each is not little.
+_PLANE = 16
+
+
+def _few(x: Tensor) -> bool:
+    """Whether x is so small that two kernels are quicker than the dozens of calls that both halves at once take."""
+    return x.numel() <= _batch._FEW // 8
 
 
 def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
@@ -36,30 +52,138 @@ def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_v
     return Line(slope, offset + (mean - mean.detach()) * slope, offset_by_mean=slope)
 
 
-class _GroupNormalizeAgain(torch.autograd.Function):
-    """Group Norm of z = first(x, γ, β), where of the two activations x alone is kept: z is made of it again."""
+class _Planes(NamedTuple):
+    """What both halves make of each plane, the positions of one channel of one sample.
+
+    Shapes: (groups, samples, C) or (groups, 1, C), and from `scale` on G, C/G (or 1) for C.
+    """
+
+    line: Line  # of the first half
+    mean: Tensor  # of the batch
+    var: Tensor
+    from_batch: Tensor  # the plane's mean less the batch's
+    scale: Tensor  # ẋ = scale · x + …
+    from_group: Tensor  # the plane's mean of ẋ less that of its group of channels
+    inverse: Tensor  # one over ẋ's standard deviation in that group
+
+    @classmethod
+    def of(cls, near, rest, var, gamma, beta, num_groups, eps, line, history):
+        """From mean (near + rest) and variance in each plane: no sum of squares of large numbers, nor a difference."""
+        origin = near[:1, :1]
+        mean = near - origin + rest
+        batch_mean = mean.mean(1, keepdim=True)
+        from_batch = mean - batch_mean
+        batch_var = (var + from_batch.square()).mean(1, keepdim=True)
+        batch_mean = batch_mean + origin
+        first = line(batch_mean, batch_var, *history)
+        scale, z = first.slope, first.slope * from_batch
+        if first.offset is not None:
+            z = z + first.offset
+        if gamma is not None:
+            scale, z = scale * gamma, z * gamma + beta
+        scale, z, within = (v.unflatten(-1, (num_groups, -1)) for v in (scale, z, var))
+        from_group = z - z.mean(-1, keepdim=True)
+        spread = (scale.square() * within + from_group.square()).mean(-1, keepdim=True)
+        return cls(first, batch_mean, batch_var, from_batch, scale, from_group, (spread + eps).rsqrt())
+
+
+class _BatchChannelNormalize(torch.autograd.Function):
+    """Both halves at once. y is a line in x in each plane, and follows from the mean and the variance there.
+
+    So x is read, and kept, as for Batch Norm alone.
+    """
 
     @staticmethod
-    def forward(ctx, first, num_groups, eps, z, x, gamma, beta, weight, bias):
-        ctx.first, ctx.num_groups, ctx.eps = first, num_groups, eps
-        ctx.save_for_backward(x, gamma, beta, weight, bias)
-        return group_normalize(z, num_groups, weight, bias, eps)
+    def forward(ctx, x, gamma, beta, weight, bias, num_groups, eps, line, groups, *history):
+        layout = layout_of(x, len(x))
+        seen = seen_as(x, layout).to(precision(x))
+        # centered first, as in _normalize.py, but in each plane
+        near = seen.narrow(layout.dims[-1], 0, -(-layout.n // 16)).mean(layout.dims, keepdim=True)
+        centered = seen - near
+        rest = centered.sum(layout.dims, keepdim=True).div_(layout.n)
+        var = (sum_of_squares(centered, layout) / layout.n - rest.square()).clamp_(min=0)
+        near, rest, var = (v.view(groups, -1, x.shape[1]) for v in (near, rest, var))
+        planes = _Planes.of(near, rest, var, gamma, beta, num_groups, eps, line, history)
+        scale, shift = planes.scale * planes.inverse, planes.from_group * planes.inverse
+        if weight is not None:
+            scale, shift = scale * weight.unsqueeze(-1), shift * weight.unsqueeze(-1) + bias.unsqueeze(-1)
+        scale, shift = scale.flatten(-2), shift.flatten(-2) - scale.flatten(-2) * rest
+        scale, shift = (v.expand_as(rest).reshape(layout.stat) for v in (scale, shift))
+        y = as_before(centered.mul_(scale).add_(shift).to(x.dtype), layout, x).detach()
+        ctx.save_for_backward(x, gamma, beta, weight, bias, near, rest, var, *history)
+        ctx.num_groups, ctx.eps, ctx.line, ctx.groups = num_groups, eps, line, groups
+        statistics = planes.mean.squeeze(1), planes.var.squeeze(1)
+        ctx.mark_non_differentiable(*statistics)
+        return y, *statistics
 
     @staticmethod
-    def backward(ctx, dy):
-        x, gamma, beta, *affine = ctx.saved_tensors
-        twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
-        z = ctx.first(x, gamma, beta)
-        if not twice:
-            z = z.detach().requires_grad_()
-            affine = [v if v is None else v.detach().requires_grad_(v.requires_grad) for v in affine]
-        with torch.enable_grad():
-            y = group_normalize(z, ctx.num_groups, *affine, ctx.eps)
-            learned = [v for v in affine if v is not None and v.requires_grad]
-            dz, *rest = torch.autograd.grad(y, [z, *learned], dy, create_graph=twice)
-        found = iter(rest)
-        grads = (next(found) if v is not None and v.requires_grad else None for v in affine)
-        return None, None, None, dz, None, None, None, *grads
+    def backward(ctx, dy, *_):
+        x, gamma, beta, weight, bias, near, rest, var, *history = ctx.saved_tensors
+        others = (None,) * (4 + len(history))
+        if torch.is_grad_enabled():  # the gradient itself will be differentiated: of the halves one by one
+            needed = ctx.needs_input_grad[:5]
+            inputs = [v for v, use in zip((x, gamma, beta, weight, bias), needed, strict=True) if use]
+            z, _, _ = batch_normalize(x, gamma, beta, ctx.line, groups=ctx.groups, history=tuple(history))
+            y = _second(z, ctx.num_groups, weight, bias, ctx.eps)
+            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+            return *(next(found) if use else None for use in needed), *others
+        layout = layout_of(x, len(x))
+        seen, dy = (seen_as(v, layout).to(near.dtype) for v in (x, dy))
+        planes = _Planes.of(near, rest, var, gamma, beta, ctx.num_groups, ctx.eps, ctx.line, history)
+        line, scale, from_group, inverse = planes.line, planes.scale, planes.from_group, planes.inverse
+        grouped = (-1, (ctx.num_groups, -1))
+
+        # Σ ∂L/∂y and Σ ∂L/∂y (x − its mean) over each plane
+        dy_sum = dy.sum(layout.dims).view_as(near)
+        dyx_sum = (seen - near.view(layout.stat)).mul_(dy).sum(layout.dims).view_as(near) - rest * dy_sum
+        g, gx = dy_sum.unflatten(*grouped), dyx_sum.unflatten(*grouped)
+        dweight = dbias = None
+        slope = scale * inverse  # ∂L/∂x = slope · γ' ∂L/∂y + …
+        if weight is not None:
+            dweight = ((gx * scale + g * from_group) * inverse).sum((0, 1, 3)).to(weight.dtype)
+            dbias = g.sum((0, 1, 3)).to(bias.dtype)
+            weight = weight.unsqueeze(-1)
+            g, gx, by_dy = g * weight, gx * weight, slope * weight
+        else:
+            by_dy = slope
+
+        # the Group Norm: g ← [g − ⟨g⟩ − ŷ⟨g ŷ⟩]/σ, as sums over each plane
+        count = layout.n * from_group.shape[-1]
+        g_mean = g.sum(-1, keepdim=True) / count
+        gx_mean = (scale * gx + from_group * g).sum(-1, keepdim=True) * inverse.square() / count
+        by_x = -(slope * gx_mean * scale).flatten(-2)
+        shift = -(slope * (g_mean + gx_mean * from_group)).flatten(-2)
+        n = layout.n
+        g = (inverse * (g - n * (g_mean + gx_mean * from_group))).flatten(-2)
+        gx = (inverse * (gx - gx_mean * scale * n * var.unflatten(*grouped))).flatten(-2)
+
+        # the Batch Norm, as in _normalize.py
+        gx = (gx + planes.from_batch * g).sum(1, keepdim=True)
+        g = g.sum(1, keepdim=True)
+        n = n * near.shape[1]
+        by_mean = -line.slope if line.offset_by_mean is None else line.offset_by_mean - line.slope
+        by_var = 0 if line.slope_by_var is None else line.slope_by_var * gx
+        if line.offset_by_var is not None:
+            by_var = by_var + line.offset_by_var * g
+        tilt, level = 2 / n * by_var, by_mean * g / n
+        dgamma = dbeta = None
+        if gamma is not None:
+            dgamma = line.slope * gx if line.offset is None else line.slope * gx + line.offset * g
+            dgamma, dbeta = dgamma.sum((0, 1)).to(gamma.dtype), g.sum((0, 1)).to(beta.dtype)
+            tilt, level = tilt * gamma, level * gamma
+        by_x = by_x + tilt
+        shift = shift + level + tilt * planes.from_batch - by_x * (near + rest)
+        by_dy, by_x, shift = (v.reshape(layout.stat) for v in (by_dy, by_x, shift))
+        dx = (seen * by_x).add_(shift).addcmul_(dy, by_dy)
+        return as_before(dx.to(x.dtype), layout, x), dgamma, dbeta, dweight, dbias, *others
+
+
+def _second(z: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """The Group Norm half, with its affine per group."""
+    if weight is not None:
+        # many times quicker on the way back than repeat_interleave
+        weight, bias = (v.unsqueeze(1).expand(-1, z.shape[1] // num_groups).flatten() for v in (weight, bias))
+    return group_normalize(z, num_groups, weight, bias, eps)
 
 
 class _EstimateNorm(BatchStatistics):
@@ -74,25 +198,40 @@ class _EstimateNorm(BatchStatistics):
         weight, bias = self.weight, self.bias
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
-        history = old_mean, _ = snapshot(self.running_mean, self.running_var)
-        y, mean, var = self.normalize(x, history)
-        self.num_batches_tracked.add_(1)
-        move(self.running_mean, mean.mean(0), self.momentum)
-        move(self.running_var, (var + (mean - old_mean).square()).mean(0), self.momentum)
+        line, groups, history = self.plan(x)
+        if groups == 1 and _few(x) and precision(x) == x.dtype:
+            mean, var = statistics(x)
+            new = (h.lerp(v, self.momentum) for h, v in zip(history, (mean, self._square(mean, var)), strict=True))
+            y = F.batch_norm(x, *new, weight, bias, False, 0.0, self.eps)  # to torch's kernel they are constants
+            mean, var = mean.unsqueeze(0), var.unsqueeze(0)
+        else:
+            y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
+        self.learn(mean, var, x.numel() // mean.numel())
         return y
 
-    def normalize(self, x: Tensor, history: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """What training makes of x, and its statistics, each of shape (groups, C)."""
+    def plan(self, x: Tensor) -> tuple[Callable[..., Line], int, tuple[Tensor, Tensor]]:
+        """The line of a training step on x, its number of virtual batches, and the history before it."""
         groups = _checks.batch_groups(x, self.virtual_batch_size, least=1)
-        line = partial(_estimate_line, self.eps, self.momentum)
-        return batch_normalize(x, self.weight, self.bias, line, groups=groups, history=history)
+        history = snapshot(self.running_mean, self.running_var)
+        return partial(_estimate_line, self.eps, self.momentum), groups, history
+
+    def learn(self, mean: Tensor, var: Tensor, _n: int) -> None:
+        """Move the estimates by biased statistics of shape (groups, C); of how many values each does not matter."""
+        self.num_batches_tracked.add_(1)
+        square = self._square(mean, var).mean(0)
+        move(self.running_mean, mean.mean(0), self.momentum)
+        move(self.running_var, square, self.momentum)
+
+    def _square(self, mean: Tensor, var: Tensor) -> Tensor:
+        """⟨(x − μ̂)²⟩, around the old mean."""
+        return var + (mean - self.running_mean).square()
 
     def _shown(self) -> list[str]:
         return ["momentum", *super()._shown()]
 
 
 def _as_it_is(batch: nn.Module) -> bool:
-    """Whether nothing stands between a call of `batch` in training and its `normalize`, nor transforms autograd."""
+    """Whether a call of `batch` would be a training step and nothing else, and nothing transforms autograd."""
     hooks = (batch._forward_hooks, batch._forward_pre_hooks, modules._global_forward_hooks)
     return (
         type(batch) in (BatchNorm, _EstimateNorm)
@@ -100,18 +239,6 @@ def _as_it_is(batch: nn.Module) -> bool:
         and not any((*hooks, modules._global_forward_pre_hooks, "forward" in vars(batch)))
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
     )
-
-
-def _repeated(batch: nn.Module) -> Callable[[Tensor, Tensor | None, Tensor | None], Tensor]:
-    """A function (x, γ, β) → what `batch` makes of x in training as it is now; it moves nothing."""
-    twin = copy.copy(batch)  # mode, eps, momentum, virtual_batch_size
-    history = (snapshot(batch.running_mean, batch.running_var),) if type(batch) is _EstimateNorm else ()
-
-    def normalize(x, gamma, beta):
-        twin._parameters = {"weight": gamma, "bias": beta}
-        return twin.normalize(x, *history)[0]
-
-    return normalize
 
 
 class BatchChannelNorm(AllOrNothing):
@@ -128,8 +255,8 @@ class BatchChannelNorm(AllOrNothing):
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
     The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
-    alone and makes that of the second half of it again; both are kept where `batch` has hooks or is in evaluation, and
-    under torch.compile, torch.jit.trace and torch.func.
+    alone; the input of the second half is kept too where it is small (up to 2^15 values, or planes of less than 16
+    positions), where `batch` has hooks or is in evaluation, and under torch.compile, torch.jit.trace and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
@@ -162,18 +289,15 @@ class BatchChannelNorm(AllOrNothing):
     def forward(self, x: Tensor) -> Tensor:
         _checks.features(x, self.num_features)
         _checks.sample_groups(x, self.num_groups)  # before the statistics move
-        weight, bias = self.weight, self.bias
-        if weight is not None:
-            each = self.num_features // self.num_groups
-            weight, bias = weight.repeat_interleave(each), bias.repeat_interleave(each)
-        batch = self.batch
-        if not torch.is_grad_enabled() or not _as_it_is(batch):
-            return group_normalize(batch(x), self.num_groups, weight, bias, self.eps)
-        first = _repeated(batch)
-        z = batch(x)
-        return _GroupNormalizeAgain.apply(
-            first, self.num_groups, self.eps, z, x, batch.weight, batch.bias, weight, bias
+        batch, weight, bias = self.batch, self.weight, self.bias
+        if _few(x) or x.shape[2:].numel() < _PLANE or not torch.is_grad_enabled() or not _as_it_is(batch):
+            return _second(batch(x), self.num_groups, weight, bias, self.eps)
+        line, groups, history = batch.plan(x)
+        y, mean, var = _BatchChannelNormalize.apply(
+            x, batch.weight, batch.bias, weight, bias, self.num_groups, self.eps, line, groups, *history
         )
+        batch.learn(mean, var, x.numel() // mean.numel())
+        return y
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_groups={self.num_groups}, eps={self.eps}, estimate={self.estimate}"

@@ -11,6 +11,7 @@ torch, x is divided by the biased variance while the running average collects th
 Keras's is the weight of the old value); a single value per channel is refused.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
@@ -75,36 +76,44 @@ class BatchNorm(BatchStatistics):
         tracked = running_mean is not None
         if tracked and not self.training:
             return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, self.eps)
-        y, mean, var = self.normalize(x)
-        if tracked:
-            count = self._buffers["num_batches_tracked"].add_(1)
-            if self.momentum is None:
-                running_mean.add_((mean - running_mean).nan_to_num(0.0, 0.0, 0.0) / count)
-                running_var.add_((var - running_var).nan_to_num(0.0, 0.0, 0.0) / count)
-            else:
-                move(running_mean, mean, self.momentum)
-                move(running_var, var, self.momentum)
-        return y
-
-    def normalize(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What training makes of x, and the statistics for the running averages, where these are kept."""
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
-        running_mean, running_var = self._buffers["running_mean"], self._buffers["running_var"]
-        groups = _checks.batch_groups(x, self.virtual_batch_size if self.training else None)
+        line, groups, _ = self.plan(x)
         if not by_torch(x, groups):
-            y, mean, var = batch_normalize(x, weight, bias, partial(batch_norm_line, self.eps), groups=groups)
-            n = x.numel() // (groups * self.num_features)
-            return y, mean.mean(0), var.mean(0) * (n / (n - 1))
+            y, mean, var = batch_normalize(x, weight, bias, line, groups=groups)
+            self.learn(mean, var, x.numel() // mean.numel())
+            return y
         mean = var = None
-        if running_mean is not None:
+        if tracked:
             mean, var = running_mean.clone(), running_var.clone()
         if groups == 1:
-            return *torch_normalize(x, weight, bias, self.eps, 1, mean, var), var
-        weight, bias, mean, var = (v if v is None else v.repeat(groups) for v in (weight, bias, mean, var))
-        y, mean = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
-        if mean is not None:
-            mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
-        return y, mean, var
+            y, mean = torch_normalize(x, weight, bias, self.eps, 1, mean, var)
+        else:
+            weight, bias, mean, var = (v if v is None else v.repeat(groups) for v in (weight, bias, mean, var))
+            y, mean = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
+            if tracked:
+                mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
+        if tracked:
+            self._move(mean, var)
+        return y
+
+    def plan(self, x: Tensor) -> tuple[Callable[..., Line], int, tuple[()]]:
+        """The line of a training step on x, its number of virtual batches, and the history that it needs: none."""
+        groups = _checks.batch_groups(x, self.virtual_batch_size if self.training else None)
+        return partial(batch_norm_line, self.eps), groups, ()
+
+    def learn(self, mean: Tensor, var: Tensor, n: int) -> None:
+        """Move the running averages by biased statistics of shape (groups, C), each of n values."""
+        if self._buffers["running_mean"] is not None:
+            self._move(mean.mean(0), var.mean(0) * (n / (n - 1)))
+
+    def _move(self, mean: Tensor, var: Tensor) -> None:
+        running_mean, running_var = self._buffers["running_mean"], self._buffers["running_var"]
+        count = self._buffers["num_batches_tracked"].add_(1)
+        if self.momentum is None:
+            running_mean.add_((mean - running_mean).nan_to_num(0.0, 0.0, 0.0) / count)
+            running_var.add_((var - running_var).nan_to_num(0.0, 0.0, 0.0) / count)
+        else:
+            move(running_mean, mean, self.momentum)
+            move(running_var, var, self.momentum)
 
     def _shown(self) -> list[str]:
         return ["momentum", "track_running_stats", *super()._shown()]

@@ -3,6 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from normlib.layers import _batch, batch_channel_norm
+
+
+def few_values(monkeypatch, few: int) -> None:
+    """Take the paths for tensors below a threshold as if it stood at `few`: all at 1 << 60, none at 0."""
+    monkeypatch.setattr(_batch, "_FEW", few)
+    if few == 0:
+        monkeypatch.setattr(batch_channel_norm, "_PLANE", 0)
+
 
 class TorchBatchNorm(nn.modules.batchnorm._BatchNorm):
     """torch's Batch Norm for inputs of any rank."""

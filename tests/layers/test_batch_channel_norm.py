@@ -1,16 +1,17 @@
 """Batch-Channel Norm: its two halves, the affine per group, and the estimates of the micro-batch form."""
 
+import contextlib
 import copy
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from compare import assert_same, measure, normal, randomize
+from compare import assert_same, few_values, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
 from torch.utils.checkpoint import checkpoint
 
-from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm, _batch
+from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = (4, C, 3, 2)
@@ -19,7 +20,7 @@ X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
 
 @pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
 def path(request, monkeypatch):
-    monkeypatch.setattr(_batch, "_FEW", request.param)
+    few_values(monkeypatch, request.param)
 
 
 def test_it_is_batch_norm_then_group_norm():
@@ -162,12 +163,31 @@ def test_the_backward_pass_sees_the_layer_as_the_forward_pass_did(way, estimate,
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_what_is_changed_in_place_before_the_backward_pass_is_refused():
-    for change in (lambda layer, x: x.add_(1), lambda layer, x: layer.batch.bias.add_(1)):
-        layer = randomize(BatchChannelNorm(C, 2)).double()
-        x = X.clone()
-        y = layer(x)
-        with torch.no_grad():
-            change(layer, x)
+@pytest.mark.parametrize("change", [lambda layer, x: x.add_(1), lambda layer, x: layer.batch.bias.add_(1)])
+def test_what_is_changed_in_place_before_the_backward_pass_is_refused_or_does_not_matter(change):
+    layer = randomize(BatchChannelNorm(C, 2)).double()
+    x, parameter = X.clone(), layer.batch.weight
+    (expected,) = torch.autograd.grad(layer(x), parameter, DY)
+    y = layer(x)
+    with torch.no_grad():
+        change(layer, x)
+    got = None
+    with contextlib.suppress(RuntimeError):
+        (got,) = torch.autograd.grad(y, parameter, DY, retain_graph=True)
+    if got is None:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            y.sum().backward()
+            torch.autograd.grad(y, parameter, DY)
+    else:
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_planes_far_from_one_another_cost_few_digits(estimate):
+    """The samples' means lie 10 000 times farther apart than what each varies by, and count from 1000 on."""
+    x = (0.01 * normal(4, C, 8, 8) + 100 * normal(4, C, 1, 1, seed=1) + 1e3).float()
+    layer = BatchChannelNorm(C, C, eps=1e-12, estimate=estimate)
+    y, expected = (
+        kind(x.to(dtype)) for kind, dtype in ((layer, x.dtype), (copy.deepcopy(layer).double(), torch.double))
+    )
+    assert expected.std() > 0.5
+    assert_same({"y": y.detach()}, {"y": expected.detach()}, 1e-2)

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from compare import TorchBatchNorm, assert_same, measure, normal, randomize
+from compare import TorchBatchNorm, assert_same, few_values, measure, normal, randomize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,7 +23,7 @@ PATHS = {"kernel": 1 << 60, "fused": 0}
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
     """Both sides of the size threshold, whatever the size."""
-    monkeypatch.setattr(_batch, "_FEW", PATHS[request.param])
+    few_values(monkeypatch, PATHS[request.param])
     return request.param
 
 

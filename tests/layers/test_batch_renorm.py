@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from compare import TorchBatchNorm, assert_same, measure, normal, randomize
+from compare import TorchBatchNorm, assert_same, few_values, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
 
-from normlib.layers import BatchNorm, BatchRenorm, _batch
+from normlib.layers import BatchNorm, BatchRenorm
 from normlib.layers import batch_renorm as module
 from normlib.schedules import renorm_limits
 
@@ -20,7 +20,7 @@ UNBOUND = {"r_max": math.inf, "d_max": math.inf}
 
 @pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
 def path(request, monkeypatch):
-    monkeypatch.setattr(_batch, "_FEW", request.param)
+    few_values(monkeypatch, request.param)
 
 
 def test_defaults():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from compare import assert_same, measure, normal, randomize
+from compare import assert_same, few_values, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
 
-from normlib.layers import BatchNorm, MomentumBatchNorm, _batch
+from normlib.layers import BatchNorm, MomentumBatchNorm
 from normlib.schedules import momentum_lambda
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -15,7 +15,7 @@ X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
 
 @pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
 def path(request, monkeypatch):
-    monkeypatch.setattr(_batch, "_FEW", request.param)
+    few_values(monkeypatch, request.param)
 
 
 def as_batch_norm(layer):

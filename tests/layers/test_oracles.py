@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from compare import assert_same, measure, normal, randomize
+from compare import assert_same, few_values, measure, normal, randomize
 
-from normlib.layers import BatchRenorm, WSConv2d, _batch
+from normlib.layers import BatchRenorm, WSConv2d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 C = 4
@@ -35,7 +35,7 @@ def keras(tmp_path_factory):
 @pytest.mark.parametrize("alpha", [0.01, 0.3])
 def test_batch_renorm_of_keras(monkeypatch, keras, few, limits, alpha):
     """ε = 1e-3 there by default; α = 1 − renorm_momentum; its evaluation averages with `momentum`, here the same."""
-    monkeypatch.setattr(_batch, "_FEW", few)
+    few_values(monkeypatch, few)
     r_max, d_max = limits
     clipping = {} if r_max == math.inf else {"rmax": r_max, "rmin": 1 / r_max, "dmax": d_max}
     options = {"renorm": True, "renorm_clipping": clipping, "momentum": 1 - alpha, "renorm_momentum": 1 - alpha}
