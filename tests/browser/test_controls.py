@@ -54,6 +54,19 @@ def test_sliders_move_their_chart(page_factory, path):
     assert page.problems == []
 
 
+# 300 ms after the last change of the page the theme sees which boxes of code are wider than their place, gives these a
+# Tab stop and takes it from the others. Timers of one page fire in the order of their times.
+SETTLED = """
+() => new Promise((done) => {
+  let timer = setTimeout(done, 350);
+  const again = () => {
+    clearTimeout(timer);
+    timer = setTimeout(done, 350);
+  };
+  new MutationObserver(again).observe(document.getElementById("main-content"), { subtree: true, childList: true });
+}).then(() => document.fonts.ready)
+"""
+
 # What Tab must stop at, and from then on a record of where it stops and whether that shows.
 STOPS = """
 () => {
@@ -85,6 +98,7 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(page_factory, path):
     page = page_factory()
     page.emulate_media(reduced_motion="reduce")  # or each stop waits for the page to glide there
     visit(page, path)
+    page.evaluate(SETTLED)
     count = page.evaluate(STOPS)
     assert count > 0
     for _ in range(count):
