@@ -44,6 +44,12 @@ class BatchStatistics(AllOrNothing):
         self.register_parameter("weight", nn.Parameter(torch.ones(num_features)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
 
+    @property
+    def _gamma_beta(self) -> tuple[Tensor | None, Tensor | None]:
+        """`weight` and `bias`; nn.Module's look-up, slow beside a small batch, only where something stands for them."""
+        own = self._parameters
+        return (own["weight"], own["bias"]) if "weight" in own and "bias" in own else (self.weight, self.bias)
+
     def add_statistics(self, **values: float) -> None:
         """Register one buffer of shape (C,) per name, filled with its value, and the count of batches."""
         for name, value in values.items():

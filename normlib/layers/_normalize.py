@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 
 
 class Line(NamedTuple):
@@ -78,9 +78,14 @@ def sum_of_squares(x: Tensor, layout: Layout) -> Tensor:
     return torch.linalg.vector_norm(x, dim=3, keepdim=True).square().sum(1, keepdim=True)
 
 
+def batched(x: Tensor) -> bool:
+    """Whether torch.func.vmap is at work on x, or what torch.autograd.grad(is_grads_batched=True) still has for it."""
+    return is_batchedtensor(x) or (not torch.compiler.is_compiling() and is_legacy_batchedtensor(x))
+
+
 def _fixed(x: Tensor, *others: Tensor) -> bool:
-    """Whether torch.func.vmap is at work on one of the others and not on x, which then cannot be changed in place."""
-    return not is_batchedtensor(x) and any(is_batchedtensor(other) for other in others)
+    """Whether one of the others is `batched` and x is not, which then cannot be changed in place."""
+    return not batched(x) and any(batched(other) for other in others)
 
 
 class _BatchNormalize(torch.autograd.Function):
@@ -156,8 +161,8 @@ class _BatchNormalize(torch.autograd.Function):
             tilt = by_var * (2 / layout.n)
             del buffer  # its memory is just right for dx
             dx = (seen * tilt).add_(shift - tilt * mean)
-            # in place where torch.func.vmap, which has no rule for that, is not at work
-            add = dx.addcmul if twice or is_batchedtensor(dx) or is_batchedtensor(dy) else dx.addcmul_
+            # in place where vmap, which has no rule for that, is not at work
+            add = dx.addcmul if twice or batched(dx) or batched(dy) else dx.addcmul_
             dx = add(dy, scaled)
         dx = as_before(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)

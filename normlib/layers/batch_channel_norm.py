@@ -27,11 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 from torch.nn.modules import module as modules
 
 from . import _batch, _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot, statistics
-from ._normalize import Line, as_before, batch_normalize, layout_of, precision, seen_as, sum_of_squares
+from ._normalize import Line, as_before, batch_normalize, batched, layout_of, precision, seen_as, sum_of_squares
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
 
@@ -69,7 +70,7 @@ class _Planes(NamedTuple):
     @classmethod
     def of(cls, near, rest, var, gamma, beta, num_groups, eps, line, history):
         """From mean (near + rest) and variance in each plane: no sum of squares of large numbers, nor a difference."""
-        origin = near[:1, :1]
+        origin = near[:, :1]  # of each group, that none feels another's
         mean = near - origin + rest
         batch_mean = mean.mean(1, keepdim=True)
         from_batch = mean - batch_mean
@@ -110,6 +111,8 @@ class _BatchChannelNormalize(torch.autograd.Function):
         scale, shift = scale.flatten(-2), shift.flatten(-2) - scale.flatten(-2) * rest
         scale, shift = (v.expand_as(rest).reshape(layout.stat) for v in (scale, shift))
         y = as_before(centered.mul_(scale).add_(shift).to(x.dtype), layout, x).detach()
+        if not (x.dim() in (4, 5) and x.stride(1) == 1):  # as Group Norm returns it
+            y = y.contiguous()
         ctx.save_for_backward(x, gamma, beta, weight, bias, near, rest, var, *history)
         ctx.num_groups, ctx.eps, ctx.line, ctx.groups = num_groups, eps, line, groups
         statistics = planes.mean.squeeze(1), planes.var.squeeze(1)
@@ -120,12 +123,18 @@ class _BatchChannelNormalize(torch.autograd.Function):
     def backward(ctx, dy, *_):
         x, gamma, beta, weight, bias, near, rest, var, *history = ctx.saved_tensors
         others = (None,) * (4 + len(history))
-        if torch.is_grad_enabled():  # the gradient itself will be differentiated: of the halves one by one
+        twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        if twice or batched(dy):  # of the halves one by one
             needed = ctx.needs_input_grad[:5]
-            inputs = [v for v, use in zip((x, gamma, beta, weight, bias), needed, strict=True) if use]
-            z, _, _ = batch_normalize(x, gamma, beta, ctx.line, groups=ctx.groups, history=tuple(history))
-            y = _second(z, ctx.num_groups, weight, bias, ctx.eps)
-            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+            with torch.enable_grad():
+                # by other names, or a way from one of them to another would count here and outside
+                x, gamma, beta, weight, bias = (
+                    v if v is None else v.view_as(v) for v in (x, gamma, beta, weight, bias)
+                )
+                inputs = [v for v, use in zip((x, gamma, beta, weight, bias), needed, strict=True) if use]
+                z, _, _ = batch_normalize(x, gamma, beta, ctx.line, groups=ctx.groups, history=tuple(history))
+                y = _second(z, ctx.num_groups, weight, bias, ctx.eps)
+            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=twice))
             return *(next(found) if use else None for use in needed), *others
         layout = layout_of(x, len(x))
         seen, dy = (seen_as(v, layout).to(near.dtype) for v in (x, dy))
@@ -199,7 +208,7 @@ class _EstimateNorm(BatchStatistics):
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
         line, groups, history = self.plan(x)
-        if groups == 1 and _few(x) and precision(x) == x.dtype:
+        if groups == 1 and _few(x) and precision(x) == x.dtype == self.running_mean.dtype:
             mean, var = statistics(x)
             new = (h.lerp(v, self.momentum) for h, v in zip(history, (mean, self._square(mean, var)), strict=True))
             y = F.batch_norm(x, *new, weight, bias, False, 0.0, self.eps)  # to torch's kernel they are constants
@@ -230,14 +239,18 @@ class _EstimateNorm(BatchStatistics):
         return ["momentum", *super()._shown()]
 
 
+_HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+
+
 def _as_it_is(batch: nn.Module) -> bool:
     """Whether a call of `batch` would be a training step and nothing else, and nothing transforms autograd."""
-    hooks = (batch._forward_hooks, batch._forward_pre_hooks, modules._global_forward_hooks)
     return (
         type(batch) in (BatchNorm, _EstimateNorm)
         and batch.training
-        and not any((*hooks, modules._global_forward_pre_hooks, "forward" in vars(batch)))
+        and not any(getattr(batch, f"_{kind}") or getattr(modules, f"_global_{kind}") for kind in _HOOKS)
+        and "forward" not in vars(batch)
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
+        and forward_ad._current_level < 0  # its derivative is only known backward
     )
 
 

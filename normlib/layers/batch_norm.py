@@ -70,8 +70,7 @@ class BatchNorm(BatchStatistics):
 
     def forward(self, x: Tensor) -> Tensor:
         _checks.features(x, self.num_features)
-        # read once: nn.Module's attribute look-up is slow beside a small batch
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        weight, bias = self._gamma_beta
         running_mean, running_var = self._buffers["running_mean"], self._buffers["running_var"]
         tracked = running_mean is not None
         if tracked and not self.training:

@@ -89,7 +89,7 @@ class BatchRenorm(BatchStatistics):
 
     def forward(self, x: Tensor) -> Tensor:
         _checks.features(x, self.num_features)
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        weight, bias = self._gamma_beta
         running_mean, running_std = self._buffers["running_mean"], self._buffers["running_std"]
         if not self.training:
             if running_std.dtype in (torch.float16, torch.bfloat16):  # where σ² leaves the range

@@ -86,7 +86,7 @@ class MomentumBatchNorm(BatchStatistics):
 
     def forward(self, x: Tensor) -> Tensor:
         _checks.features(x, self.num_features)
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        weight, bias = self._gamma_beta
         buffers, lam = self._buffers, self.momentum_lambda
         running_mean, running_var = buffers["running_mean"], buffers["running_var"]
         if not self.training:

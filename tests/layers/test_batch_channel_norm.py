@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from compare import assert_same, few_values, measure, normal, randomize
 from references import C, moments, per_channel, scaled, spread, state
+from torch.autograd import forward_ad
+from torch.nn.utils import parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
 from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm
@@ -21,6 +23,7 @@ X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
 @pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
 def path(request, monkeypatch):
     few_values(monkeypatch, request.param)
+    return request.param
 
 
 def test_it_is_batch_norm_then_group_norm():
@@ -191,3 +194,90 @@ def test_planes_far_from_one_another_cost_few_digits(estimate):
     )
     assert expected.std() > 0.5
     assert_same({"y": y.detach()}, {"y": expected.detach()}, 1e-2)
+
+
+def gradients(create_graph):
+    layer = randomize(BatchChannelNorm(C, 2)).double()
+    x = X.clone().requires_grad_()
+    return torch.autograd.grad(layer(layer(x).tanh()), [x, *layer.parameters()], DY, create_graph=create_graph)
+
+
+def test_gradients_that_are_to_be_differentiated_are_the_same_where_inputs_hang_on_one_another():
+    for a, b in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), 1e6])
+def test_no_virtual_batch_feels_another(bad, estimate):
+    layer = BatchChannelNorm(C, 2, estimate=estimate, virtual_batch_size=2)
+    x = normal(6, C, 4, 4).float()
+    spoilt = x.clone()
+    spoilt[0] += bad
+    torch.testing.assert_close(copy.deepcopy(layer)(spoilt)[2:], layer(x)[2:], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["full_backward_hook", "full_backward_pre_hook"])
+def test_backward_hooks_of_the_first_half_are_called(kind):
+    layer, calls = BatchChannelNorm(C, 2).double(), []
+    getattr(layer.batch, f"register_{kind}")(lambda *_: calls.append(1))
+    layer(X.clone().requires_grad_()).sum().backward()
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_many_gradients_at_once(estimate):
+    layer, x = randomize(BatchChannelNorm(C, 2, estimate=estimate)).double(), X.clone().requires_grad_()
+    y, many = layer(x), torch.stack([DY, 2 * DY + 1])
+    got = torch.autograd.grad(y, [x, *layer.parameters()], many, is_grads_batched=True, retain_graph=True)
+    for k, dy in enumerate(many):
+        expected = torch.autograd.grad(y, [x, *layer.parameters()], dy, retain_graph=True)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a[k], b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, at its first use
+def test_forward_mode(path):
+    """By torch's kernels; what has no rule for it says so."""
+    layer = randomize(BatchChannelNorm(C, 2)).double()
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(X, DY)
+        if path == 0:
+            with pytest.raises(NotImplementedError, match="jvp"):
+                layer(x)
+            return
+        _, slope = forward_ad.unpack_dual(layer(x))
+    step = 1e-6
+    torch.testing.assert_close(slope, (layer(X + step * DY) - layer(X - step * DY)) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_kept_in_another_precision_than_the_input():
+    layer = BatchChannelNorm(C, 2, estimate=True, affine=False)
+    assert layer(X).dtype == torch.float64
+    assert layer.batch.running_mean.dtype == torch.float32
+
+
+LAYOUTS = [
+    lambda x: x,
+    lambda x: x.to(memory_format=torch.channels_last),
+    lambda x: x.flatten(2).mT.contiguous().mT,
+    lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+]
+
+
+@pytest.mark.parametrize("laid_out", LAYOUTS)
+def test_memory_order_is_that_of_evaluation(laid_out):
+    layer = BatchChannelNorm(C, 2).double()
+    x = laid_out(X)
+    assert layer(x).stride() == layer.eval()(x).stride()
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_the_first_halfs_parameters_may_be_parametrized(estimate):
+    layer = BatchChannelNorm(C, 2, estimate=estimate).double()
+    plain = layer(X)
+    prune.random_unstructured(layer.batch, "weight", amount=1)
+    assert (layer(X) - plain).abs().max() > 0.1
+    prune.remove(layer.batch, "weight")
+    parametrize.register_parametrization(layer.batch, "bias", torch.nn.Identity())
+    assert layer(X).isfinite().all()
