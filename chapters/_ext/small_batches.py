@@ -172,6 +172,18 @@ MENDS = (
         r'(<div class="citation"[^>]*) role="doc-biblioentry"',
         r'\1 role="listitem"',
     ),
+    # Scripts that hold the first picture up. In their order after the page is read they do the same; only the first,
+    # a few names, is used by scripts within the page.
+    (
+        r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+)"></script>',
+        r'<script defer="defer" src="\1"></script>',
+    ),
+    # So do the icons of the header, a sixth of all style sheets.
+    (
+        r'<link href="([^"]+/fontawesome/[^"]+\.css[^"]*)" rel="stylesheet" />',
+        r'<link href="\1" rel="stylesheet" media="print" onload="this.media=\'all\'" />'
+        r'<noscript><link href="\1" rel="stylesheet" /></noscript>',
+    ),
 )
 
 
