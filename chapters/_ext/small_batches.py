@@ -172,6 +172,8 @@ MENDS = (
         r'(<div class="citation"[^>]*) role="doc-biblioentry"',
         r'\1 role="listitem"',
     ),
+    # A name for speech that is not the one that is seen.
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     # Scripts that hold the first picture up. In their order after the page is read they do the same; only the first,
     # a few names, is used by scripts within the page.
     (
