@@ -5,7 +5,7 @@ convert_norm(resnet18(weights="DEFAULT"), "gn+ws")
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -89,8 +89,10 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
 
     Args:
         model: any module; returned itself, or its replacement if it is a Batch Norm.
-        name: as for `norm_factory`, without "none"; with "+ws" appended ("gn+ws") every nn.Conv2d standardizes its
-            weights too (`layers.WSConv2d`).
+        name: as for `norm_factory`, without "none"; with "+ws" appended ("gn+ws") convolutions standardize their
+            weights too (`layers.WSConv2d`): all but those whose output seems to be used as it is, since they have a
+            bias and the next layer registered is no normalization. Such are the gates of squeeze-and-excitation and
+            the last layer of a segmentation network: standardized, they would saturate, or could not set their scale.
         options: as for `norm_factory`, and `ws_eps`.
 
     Raises:
@@ -111,11 +113,9 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
     old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
     if not old:
         raise ValueError(f"model must contain a Batch Norm, got {type(model).__name__} without one")
-    if plus:
-        _plain_convolutions(model)  # refuse before anything changes
+    convolutions = _plain(_normalized_convolutions(model)) if plus else []  # refused before anything changes
     replacement = {id(m): _converted(m, factory, base, options) for m in old.values()}
-    if plus:
-        standardize_convolutions(model, ws_eps)
+    _standardize(convolutions, ws_eps)
     if isinstance(model, _BATCH_NORMS):
         return replacement[id(model)]
     for module in model.modules():
@@ -133,19 +133,37 @@ def standardize_convolutions(model: nn.Module, ws_eps: float = 1e-5) -> nn.Modul
             by its path. The model is then unchanged.
     """
     _checks.positive_float("ws_eps", ws_eps)
-    for convolution in _plain_convolutions(model):
-        convolution.__class__ = layers.WSConv2d
-        convolution.ws_eps = ws_eps
+    _standardize(_plain(model.named_modules()), ws_eps)
     return model
 
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, layers.BatchNorm)
+_NORMS = (
+    *_BATCH_NORMS,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    *(kind for kind in _METHODS.values() if kind),
+)
 
 
-def _plain_convolutions(model: nn.Module) -> list[nn.Conv2d]:
+def _normalized_convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All convolutions, by path, but for those with a bias behind which no normalization is registered."""
+    found, normalized = [], False
+    for path, module in reversed([*model.named_modules()]):
+        if isinstance(module, nn.modules.conv._ConvNd) and (normalized or module.bias is None):
+            found.append((path, module))
+        if isinstance(module, _NORMS):
+            normalized = True
+        elif any(True for _ in module.parameters(recurse=False)):
+            normalized = False
+    return found[::-1]
+
+
+def _plain(modules: Iterable[tuple[str, nn.Module]]) -> list[nn.Conv2d]:
     """The convolutions to standardize; refuse those that cannot be."""
     found = []
-    for path, module in model.named_modules():
+    for path, module in modules:
         if isinstance(module, nn.modules.conv._ConvNd) and not isinstance(module, layers.WSConv2d):
             if type(module) is not nn.Conv2d:
                 raise ValueError(f"{path}: only nn.Conv2d can be standardized, got {type(module).__name__}")
@@ -153,6 +171,12 @@ def _plain_convolutions(model: nn.Module) -> list[nn.Conv2d]:
                 raise ValueError(f"{path}: a filter of one weight cannot be standardized")
             found.append(module)
     return found
+
+
+def _standardize(convolutions: list[nn.Conv2d], ws_eps: float) -> None:
+    for convolution in convolutions:
+        convolution.__class__ = layers.WSConv2d
+        convolution.ws_eps = ws_eps
 
 
 def _converted(old: nn.Module, factory: Callable[..., nn.Module], base: str, given: dict) -> nn.Module:

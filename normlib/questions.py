@@ -494,8 +494,9 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
                 "A channel slips away",
             ),
             (
-                "It is off on nearly every sample, and its weights get no gradient from those.",
-                "The network is one unit smaller: a point near an elimination singularity.",
+                "It is off on nearly every sample, and nothing passes through its output there.",
+                "The next layer has one unit less: near an elimination singularity. Its incoming weights hear only of "
+                "the group's mean and deviation.",
                 "A channel slips away",
             ),
             (
@@ -768,13 +769,13 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "Batch Renorm, which starts from the running statistics.",
-                "It corrects the forward pass only, and is lost at 2; at 4 it is back beside the frozen network.",
+                "It corrects the forward pass only, and is far behind at 2; at 4 it is back beside the frozen network.",
                 "Fine-tuning with frozen statistics",
             ),
         ),
         _ask(
             "A narrow residual net on tiny images is converted with the guide's line, Group Norm and standardized "
-            "weights, and trains worse than before. Why?",
+            "weights, and stays near guessing. Why?",
             0,
             (
                 "Where maps end at one position, groups of two channels have two values.",

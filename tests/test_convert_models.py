@@ -8,7 +8,14 @@ from torch import nn
 from torchvision import models
 
 from normlib import layers
-from normlib.convert import _METHODS, convert_norm, fitting_groups, norm_factory, set_epoch
+from normlib.convert import (
+    _METHODS,
+    convert_norm,
+    fitting_groups,
+    norm_factory,
+    set_epoch,
+    standardize_convolutions,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = {
@@ -106,7 +113,10 @@ def test_a_training_step(name, method):
         assert parameter.grad is not None, path
         assert parameter.grad.isfinite().all(), path
     standardized = {m for m in network.modules() if isinstance(m, layers.WSConv2d)}
-    convolutions = {m for m in network.modules() if isinstance(m, nn.Conv2d)}
+    # torchvision's gates of squeeze-and-excitation are its convolutions called fc1 and fc2
+    convolutions = {
+        m for path, m in network.named_modules() if isinstance(m, nn.Conv2d) and path[-3:] not in ("fc1", "fc2")
+    }
     assert standardized == (convolutions if "ws" in method else set())
     if base == "mbn":
         lambdas = {m.momentum_lambda for m in network.modules() if isinstance(m, layers.MomentumBatchNorm)}
@@ -221,6 +231,18 @@ def test_a_bare_batch_norm_and_a_second_conversion():
     assert type(convert_norm(network, "mbn+ws", batch_size=2)[1]) is layers.MomentumBatchNorm
     assert type(network[0]) is layers.WSConv2d
     assert type(convert_norm(nn.Sequential(nn.SyncBatchNorm(4)), "gn")[0]) is layers.GroupNorm
+
+
+def test_a_convolution_whose_output_is_used_as_it_is_is_not_standardized():
+    """A transposed one would otherwise be refused."""
+    head = [nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)]
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 4, 2), nn.ReLU(), *head)
+    convert_norm(network, "gn+ws")
+    kinds = [type(m) for m in network if isinstance(m, nn.modules.conv._ConvNd)]
+    assert kinds == [layers.WSConv2d, nn.ConvTranspose2d, layers.WSConv2d, nn.Conv2d]
+    before_activation = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.Linear(4, 2))
+    assert type(convert_norm(before_activation, "gn+ws")[2]) is layers.WSConv2d
+    assert type(standardize_convolutions(nn.Sequential(nn.Conv2d(4, 2, 1)))[0]) is layers.WSConv2d
 
 
 def test_standardized_convolutions_are_the_same_objects():
