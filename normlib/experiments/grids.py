@@ -294,6 +294,8 @@ _METHODS = {
 }
 _SMALL_METHODS = _METHODS | {"gn": {"norm": "gn", "norm_options": _GN}}
 
+_MORE_METHODS = {"brn": _BRN} | {name: settings for name, settings in _WS_METHODS.items() if "+ws" in name}
+
 _SHORT_AXES = {
     "dataset": {"digits": {"dataset": "digits"}},
     "method": {name: _SMALL_METHODS[name] for name in ("bn", "mbn", "gn", "ln")},  # IN needs positions
@@ -367,7 +369,7 @@ MBN_RATES = Grid(
     name="mbn-rates",
     question="Which learning rate suits which method at m = 2? One seed, half the epochs, held-out training images.",
     axes={
-        "method": _SMALL_METHODS,
+        "method": _SMALL_METHODS | _MORE_METHODS,
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.00078125, 0.003125, 0.0125, 0.05, 0.2, 0.8)},
     },
     profiles={
