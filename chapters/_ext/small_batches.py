@@ -183,7 +183,7 @@ MENDS = (
     # So do the icons of the header, a sixth of all style sheets.
     (
         r'<link href="([^"]+/fontawesome/[^"]+\.css[^"]*)" rel="stylesheet" />',
-        r'<link href="\1" rel="stylesheet" media="print" onload="this.media=\'all\'" />'
+        r"""<link href="\1" rel="stylesheet" media="print" onload="this.media='all'" />"""
         r'<noscript><link href="\1" rel="stylesheet" /></noscript>',
     ),
 )
