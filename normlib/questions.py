@@ -314,7 +314,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             1,
             (
                 "Something between Batch Norm's output and evaluation's.",
-                "Bounds put it between the two. Without them r and d close the gap exactly, for every batch.",
+                "Bounds put its slope and shift between the two. Without them r and d close the gap exactly, for every "
+                "batch.",
                 "Forward: two numbers close the gap",
             ),
             (
@@ -663,7 +664,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
                 "A puzzle: 92.2 against 95.0",
             ),
             (
-                "The difference is not the method.",
+                "The method's training did not make the difference.",
                 "If m = 32 enters λ they train as one; several seeds on one network would decide what it was.",
                 "A puzzle: 92.2 against 95.0",
             ),

@@ -177,7 +177,7 @@ MENDS = (
     # Scripts that hold the first picture up. In their order after the page is read they do the same; only the first,
     # a few names, is used by scripts within the page.
     (
-        r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+)"></script>',
+        r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+|searchindex\.js)"></script>',
         r'<script defer="defer" src="\1"></script>',
     ),
     # So do the icons of the header, a sixth of all style sheets.

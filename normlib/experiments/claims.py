@@ -387,8 +387,8 @@ def _fig4(dataset, method, m, epochs=None):
 
 
 _ADDED = (
-    "On CIFAR-10, Batch Norm and Momentum Batch Norm have two seeds more at m = 2 and 8, added because three had left "
-    "m = 2 unresolved (chapter 07 prints both)."
+    "On CIFAR-10, Batch Norm and Momentum Batch Norm got their fourth and fifth seed at m = 2 and 8 because three had "
+    "left m = 2 unresolved, all others by plan (what that changed: chapter 07)."
 )
 
 
@@ -759,12 +759,13 @@ def _renorm(m, method, first, last, curve="test_accuracy"):
     "Figure 2: Batch Renorm's validation accuracy is above Batch Norm's early in training.",
     (CH04, "Seed 002: is Batch Renorm ahead early?"),
     scale=_THREE_BLOCKS,
-    note="Before its ramp starts Batch Renorm trains as Batch Norm does, so that a lead there could come from its "
+    note="The seed's validation accuracy is test accuracy here. Before its ramp starts Batch Renorm trains as Batch "
+    "Norm does, so that a lead there could come from its "
     "running averages alone. From its start on: chapter 04, “Recorded, on CIFAR-10”.",
 )
 def _():
     for m, (curve, claimed) in product(_MICROBATCHES, (("test_accuracy", "+"), ("train_accuracy", "none"))):
-        kind = "for comparison, train" if claimed == "none" else "validation"
+        kind = "for comparison, train" if claimed == "none" else "test"
         for start, first, last in ((20, 1, 20), (20, 21, 40), (50, 1, 50)):
             gap = _renorm(m, f"brn-{start}", first, last, curve)
             yield _recorded(f"m = {m}: {kind}, ramp from {start}, epochs {first} to {last}: BRN − BN", gap, claimed)
