@@ -126,7 +126,18 @@ _RATES = {
 }
 # The rate with the best accuracy on held-out training images in mbn-rates, whose list was extended until no best one
 # stood at its end.
-_MBN_RATES = {"bn": 0.05, "mbn": 0.05, "gn": 0.003125, "ln": 0.003125, "in": 0.2}
+_MBN_RATES = {
+    "bn": 0.05,
+    "brn": 0.0125,
+    "mbn": 0.05,
+    "ln": 0.003125,
+    "in": 0.2,
+    "gn": 0.003125,
+    "gn+ws": 0.0125,
+    "bn+ws": 0.05,
+    "bcn+ws": 0.05,
+    "bcn-estimate+ws": 0.0125,
+}
 _CIFAR = {name: {"dataset": name} for name in ("cifar10", "cifar100")}
 
 
@@ -135,25 +146,32 @@ _THREE_BLOCK = {"model": "three-block", "dataset": "cifar10", "size": 32, "learn
 
 _SMALL_STRIDES = {"strides": [2, 2, 1, 2, 1, 1, 1]}  # on 16×16 images: 2×2 positions at the end, which IN needs
 _BRN = {"norm": "brn", "ramp_start": 0}
-_GN4 = {"num_groups": 4}  # of a width of 16
+
+
+def _all_methods(groups: int) -> dict[str, dict]:
+    grouped = {"num_groups": groups}
+    return {
+        "none": {"norm": "none"},
+        "bn": {"norm": "bn"},
+        "brn": _BRN,
+        "mbn": {"norm": "mbn"},
+        "ln": {"norm": "ln"},
+        "in": {"norm": "in"},
+        "gn": {"norm": "gn", "norm_options": grouped},
+        "gn+ws": {"norm": "gn+ws", "norm_options": grouped},
+        "bn+ws": {"norm": "bn+ws"},
+        "bcn+ws": {"norm": "bcn+ws", "norm_options": grouped},
+        "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": grouped | {"estimate": True}},
+    }
+
+
+_ON_PHOTOGRAPHS = {name: settings for name, settings in _all_methods(8).items() if name != "none"}
 
 ALL_METHODS = Grid(
     name="all-methods",
     question="Which method at which batch size, when each has its own learning rate?",
     axes={
-        "method": {
-            "none": {"norm": "none"},
-            "bn": {"norm": "bn"},
-            "brn": _BRN,
-            "mbn": {"norm": "mbn"},
-            "ln": {"norm": "ln"},
-            "in": {"norm": "in"},
-            "gn": {"norm": "gn", "norm_options": _GN4},
-            "gn+ws": {"norm": "gn+ws", "norm_options": _GN4},
-            "bn+ws": {"norm": "bn+ws"},
-            "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN4},
-            "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN4 | {"estimate": True}},
-        },
+        "method": _all_methods(4),  # 4 groups of a width of 16
         # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step is the batch.
         "m": {str(m): {"batch_size": 32, "virtual_batch_size": m} for m in (1, 2, 4, 8, 16, 32)}
         | {str(m): {"batch_size": m} for m in (64, 128, 256)},
@@ -163,6 +181,16 @@ ALL_METHODS = Grid(
         "short": {"model": "strided", "width": 16, "dataset": "digits", "size": 16, "epochs": 8, "momentum": 0.9}
         | _SMALL_STRIDES
         | {"together": 10},
+        # a method's rate is one for all m; shares runs with mbn-fig4 and gn-batch-size
+        "cpu": _STRIDED_PLAIN
+        | {"dataset": "cifar10"}
+        | {
+            "axes": {
+                "method": _tuned(_ON_PHOTOGRAPHS, _MBN_RATES),
+                "m": _virtual(1, 2, 4, 8, 32),
+                "rate": {"tuned": {}},
+            }
+        },
     },
     figure="batch size",
 )
@@ -294,8 +322,6 @@ _METHODS = {
 }
 _SMALL_METHODS = _METHODS | {"gn": {"norm": "gn", "norm_options": _GN}}
 
-_MORE_METHODS = {"brn": _BRN} | {name: settings for name, settings in _WS_METHODS.items() if "+ws" in name}
-
 _SHORT_AXES = {
     "dataset": {"digits": {"dataset": "digits"}},
     "method": {name: _SMALL_METHODS[name] for name in ("bn", "mbn", "gn", "ln")},  # IN needs positions
@@ -369,7 +395,7 @@ MBN_RATES = Grid(
     name="mbn-rates",
     question="Which learning rate suits which method at m = 2? One seed, half the epochs, held-out training images.",
     axes={
-        "method": _SMALL_METHODS | _MORE_METHODS,
+        "method": _SMALL_METHODS | _ON_PHOTOGRAPHS,
         "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.00078125, 0.003125, 0.0125, 0.05, 0.2, 0.8)},
     },
     profiles={
