@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.ops import SqueezeExcitation
 
 from normlib import layers
 from normlib.convert import (
@@ -243,6 +244,23 @@ def test_a_convolution_whose_output_is_used_as_it_is_is_not_standardized():
     before_activation = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.Linear(4, 2))
     assert type(convert_norm(before_activation, "gn+ws")[2]) is layers.WSConv2d
     assert type(standardize_convolutions(nn.Sequential(nn.Conv2d(4, 2, 1)))[0]) is layers.WSConv2d
+
+
+def test_standardized_gates_would_saturate():
+    """Why the conversion leaves them out: MobileNetV3's hard sigmoids would stand at 0 or 1."""
+
+    def saturated(network):
+        shares = []
+        for gate in [m for m in network.modules() if isinstance(m, SqueezeExcitation)][-3:]:
+            act = gate.scale_activation
+            act.register_forward_hook(lambda *call: shares.append(((call[2] == 0) | (call[2] == 1)).float().mean()))
+        network(images())
+        assert len(shares) == 3
+        return torch.stack(shares)
+
+    converted = convert_norm(model("mobilenet_v3_small").train(), "gn+ws")
+    assert saturated(copy.deepcopy(converted)).max() < 0.05
+    assert saturated(standardize_convolutions(converted)).min() > 0.5
 
 
 def test_standardized_convolutions_are_the_same_objects():

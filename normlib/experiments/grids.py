@@ -111,7 +111,6 @@ _RESNET_18_AT_32 = _SEED_000 | {
     "batch_size": 32,
     "learning_rate": scaled_learning_rate(32),
 }
-_GN = {"num_groups": 8}  # of a width of 32 or 64, whose channels 32 groups would leave alone or in pairs
 # Of 0.0125, 0.05 and 0.2 the one with the lowest training loss in strided-rates.
 _RATES = {
     "bn": 0.2,
@@ -165,6 +164,12 @@ def _all_methods(groups: int) -> dict[str, dict]:
     }
 
 
+def _eight_groups(*names: str) -> dict[str, dict]:
+    """Some of the methods, for widths of 32 or 64, whose channels 32 groups would leave alone or in pairs."""
+    return {name: _all_methods(8)[name] for name in names}
+
+
+_WS_METHODS = _eight_groups("gn", "gn+ws", "bn", "bn+ws", "bcn+ws", "bcn-estimate+ws")
 _ON_PHOTOGRAPHS = {name: settings for name, settings in _all_methods(8).items() if name != "none"}
 
 ALL_METHODS = Grid(
@@ -267,12 +272,7 @@ BRN_FIG2 = Grid(
     figure="epochs",
 )
 
-_GN_METHODS = {
-    "bn": {"norm": "bn"},
-    "gn": {"norm": "gn", "norm_options": _GN},
-    "ln": {"norm": "ln"},
-    "in": {"norm": "in"},
-}
+_GN_METHODS = _eight_groups("bn", "gn", "ln", "in")
 
 GN_BATCH_SIZE = Grid(
     name="gn-batch-size",
@@ -288,15 +288,6 @@ GN_BATCH_SIZE = Grid(
     },
     figure="batch size",
 )
-
-_WS_METHODS = {
-    "gn": {"norm": "gn", "norm_options": _GN},
-    "gn+ws": {"norm": "gn+ws", "norm_options": _GN},
-    "bn": {"norm": "bn"},
-    "bn+ws": {"norm": "bn+ws"},
-    "bcn+ws": {"norm": "bcn+ws", "norm_options": _GN},
-    "bcn-estimate+ws": {"norm": "bcn+ws", "norm_options": _GN | {"estimate": True}},
-}
 
 WS_BCN = Grid(
     name="ws-bcn",
@@ -320,7 +311,7 @@ _METHODS = {
     "ln": {"norm": "ln"},
     "in": {"norm": "in"},
 }
-_SMALL_METHODS = _METHODS | {"gn": {"norm": "gn", "norm_options": _GN}}
+_SMALL_METHODS = _eight_groups(*_METHODS)
 
 _SHORT_AXES = {
     "dataset": {"digits": {"dataset": "digits"}},

@@ -296,3 +296,12 @@ def test_a_stale_record_is_told_from_a_damaged_one(tmp_path):
     path.write_text(json.dumps(make() | {"results_version": 0}))
     with pytest.raises(records.StaleRecordError, match="stale: made with results version 0"):
         read(path)
+
+
+def test_the_rates_on_photographs_are_those_that_held_out_images_chose():
+    tried = load("mbn-rates", profile="cpu")
+    for method, settings in GRIDS["all-methods"].profiles["cpu"]["axes"]["method"].items():
+        runs = tried[tried.method == method].set_index("learning_rate").final.sort_index()
+        best = runs.idxmax()
+        assert settings["learning_rate"] == best, method
+        assert runs.index[0] < best < runs.index[-1], f"{method}: the list of rates ends at its best"
