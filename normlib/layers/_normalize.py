@@ -33,6 +33,14 @@ class Line(NamedTuple):
     offset_by_mean: Tensor | None = None  # ∂offset/∂μ_B
     offset_by_var: Tensor | None = None  # ∂offset/∂σ_B²
 
+    def through(self, sum_g: Tensor, sum_gx: Tensor) -> tuple[Tensor, Tensor | None]:
+        """∂d/∂μ_B − a, and [∂a/∂σ_B² Σg(x − μ_B) + ∂d/∂σ_B² Σg]: what reaches x through the statistics."""
+        by_mean = -self.slope if self.offset_by_mean is None else self.offset_by_mean - self.slope
+        by_var = None if self.slope_by_var is None else self.slope_by_var * sum_gx
+        if self.offset_by_var is not None:
+            by_var = self.offset_by_var * sum_g if by_var is None else by_var + self.offset_by_var * sum_g
+        return by_mean, by_var
+
 
 class Layout(NamedTuple):
     """How x is seen while it is reduced: statistics have shape `stat`, γ and β `channel`."""
@@ -132,7 +140,8 @@ class _BatchNormalize(torch.autograd.Function):
             var = (seen - mean).square().mean(layout.dims, keepdim=True)
         else:
             mean, var = mean.view(layout.stat), var.view(layout.stat)
-        a, d, a_var, d_mean, d_var = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
+        line = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
+        a, d = line.slope, line.offset
 
         buffer = seen - mean
         buffer = buffer * dy if twice or _fixed(buffer, dy) else buffer.mul_(dy)
@@ -141,10 +150,7 @@ class _BatchNormalize(torch.autograd.Function):
 
         dweight = dbias = None
         scaled = a
-        by_mean = -a if d_mean is None else d_mean - a
-        by_var = None if a_var is None else a_var * sum_gx
-        if d_var is not None:
-            by_var = d_var * sum_g if by_var is None else by_var + d_var * sum_g
+        by_mean, by_var = line.through(sum_g, sum_gx)
         if weight is not None:
             dweight = a * sum_gx if d is None else a * sum_gx + d * sum_g
             dweight = dweight.sum(0).reshape(weight.shape).to(weight.dtype)

@@ -170,11 +170,9 @@ class _BatchChannelNormalize(torch.autograd.Function):
         gx = (gx + planes.from_batch * g).sum(1, keepdim=True)
         g = g.sum(1, keepdim=True)
         n = n * near.shape[1]
-        by_mean = -line.slope if line.offset_by_mean is None else line.offset_by_mean - line.slope
-        by_var = 0 if line.slope_by_var is None else line.slope_by_var * gx
-        if line.offset_by_var is not None:
-            by_var = by_var + line.offset_by_var * g
-        tilt, level = 2 / n * by_var, by_mean * g / n
+        by_mean, by_var = line.through(g, gx)
+        tilt = torch.zeros_like(g) if by_var is None else 2 / n * by_var
+        level = by_mean * g / n
         dgamma = dbeta = None
         if gamma is not None:
             dgamma = line.slope * gx if line.offset is None else line.slope * gx + line.offset * g
