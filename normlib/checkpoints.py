@@ -1,5 +1,6 @@
 """State on disk that is whole, or is not there: written to a side file, synced, renamed, and checked by its digest."""
 
+import glob
 import hashlib
 import io
 import os
@@ -26,7 +27,7 @@ def save(path: Path | str, key: str, state: dict) -> None:
     torch.save({"key": key, "state": state}, buffer)
     payload = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as part:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_prefix(path), suffix=".part", delete=False) as part:
         try:
             part.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
             part.flush()
@@ -35,6 +36,19 @@ def save(path: Path | str, key: str, state: dict) -> None:
         except BaseException:
             os.unlink(part.name)
             raise
+
+
+def remove(path: Path | str) -> None:
+    """Delete a checkpoint, and what writers that were killed left of it half-written."""
+    path = Path(path)
+    for part in path.parent.glob(glob.escape(_prefix(path)) + "*.part"):
+        part.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """With which the names of its side files begin."""
+    return f".{path.name.removeprefix('.')}."
 
 
 def load(path: Path | str, key: str) -> dict | None:

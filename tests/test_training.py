@@ -1,6 +1,7 @@
 """The training loop: reproducible, honest about failures, silent where nobody watches."""
 
 import math
+import os
 import sys
 from datetime import timedelta
 from functools import partial
@@ -569,6 +570,20 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path, harm):
     harm(file)
     with pytest.raises(CheckpointError, match=r"state: damaged checkpoint"):
         train(mlp, data, checkpoint=file, **SETTINGS)
+
+
+def test_removing_a_checkpoint_takes_what_killed_writers_left_of_it_and_nothing_else(tmp_path, monkeypatch):
+    path, other = tmp_path / ".a[1].ckpt", tmp_path / ".a[1].ckpt2"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *names: None)  # as if killed just before it
+        checkpoints.save(path, "a", {})
+        checkpoints.save(other, "b", {})
+    assert len(list(tmp_path.iterdir())) == 2
+    checkpoints.save(path, "a", {})
+    checkpoints.remove(path)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f"{other.name}.")
+    checkpoints.remove(path)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import datasets
+from .. import checkpoints, datasets
 from ..checkpoints import CheckpointError
 from ..training import progress
 from . import locks, records, runner, torchrun
@@ -269,7 +269,7 @@ class _Making:
                     if record["config"] in job.missing:
                         records.write(record, self.folder.parent)
                         self.made += 1
-                job.checkpoint.unlink(missing_ok=True)
+                checkpoints.remove(job.checkpoint)  # nobody writes it any more: the run is over, its lock held
                 self._advance(job, job.config["epochs"])
                 job.claim.close()
                 self.deaths = 0

@@ -315,6 +315,14 @@ def test_half_written_files_of_the_dead_are_swept_and_of_the_living_kept(tiny, t
     assert young.exists()
 
 
+def test_what_a_killed_worker_left_of_a_checkpoint_goes_with_the_run(tiny, tmp_path, here, fake, paths):
+    left = paths[0].with_name(f".{paths[0].stem}-{records.RESULTS_VERSION}.ckpt.abc.part")
+    left.touch()
+    run(tiny, seeds=1, runs=tmp_path)
+    assert paths[0].exists()
+    assert not left.exists()
+
+
 def test_bars_count_epochs_of_every_run_and_of_the_grid(tiny, tmp_path, here, fake, monkeypatch):
     bars = {}
 

@@ -138,9 +138,9 @@ def test_ten_kills_at_random_moments_change_nothing(tiny, tmp_path, one_thread):
         for record in (made, undisturbed):
             del record["environment"], record["curves"]["epoch_seconds"]
         assert made == undisturbed
-    left = {p.suffix for p in folder.iterdir()} - {".json"}
-    assert left <= {".part"}
-    assert len(list(folder.glob("*.json"))) == 2
+    names = sorted(jobs.record_path(folder, config).name for config in tiny.configs("long", 1))
+    # a record's side file, which only the runner writes, stays if it is killed in that moment, until an hour is over
+    assert sorted(p.name for p in folder.iterdir() if p.suffix != ".part" or ".ckpt." in p.name) == names
     assert "recorded under" in output
 
 
