@@ -18,8 +18,6 @@ from tools.browser import chromium
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "small-batches.pdf"
-READY = """() => (!window.MathJax || (MathJax.startup && MathJax.startup.promise.then(() => true)))
-  && document.querySelectorAll(".nl-explorer:not(.nl-on)").length === 0"""
 FOR_PAPER = """(before) => {
   for (const fold of document.querySelectorAll("details:not(.hide)")) fold.open = true;
   for (const link of document.querySelectorAll("a[href]")) {
@@ -35,7 +33,6 @@ FOR_PAPER = """(before) => {
   title.querySelector(".headerlink")?.remove();
   return title.textContent.trim();
 }"""
-SET = "() => dispatchEvent(new Event('beforeprint'))"  # all formulas, which else wait until they are near
 SCALE = 0.85  # a line of a page's column on a line of paper
 
 
@@ -49,9 +46,6 @@ def printed(browser: Browser, path: Path, before: int) -> tuple[str, bytes]:
     page = browser.new_page(viewport={"width": 1000, "height": 1400}, color_scheme="light")
     page.add_init_script("for (const key of ['mode', 'theme']) localStorage.setItem(key, 'light')")
     page.goto(path.as_uri(), timeout=120_000)
-    page.wait_for_function(READY, timeout=120_000)
-    page.evaluate(SET)
-    page.wait_for_function("() => !document.querySelector('mjx-lazy')", timeout=120_000)
     page.evaluate("() => document.fonts.ready.then(() => true)")
     title = page.evaluate(FOR_PAPER, before)
     content = page.pdf(prefer_css_page_size=True, scale=SCALE, print_background=True, outline=True, tagged=True)

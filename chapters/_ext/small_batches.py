@@ -5,6 +5,9 @@ from pathlib import Path
 
 from docutils import nodes
 from myst_nb.sphinx_ import NbMetadataCollector
+from pygments.styles import get_style_by_name
+from pygments.token import STANDARD_TYPES, Text
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from normlib import explorer
@@ -143,7 +146,7 @@ def write_assets(app):
 
 
 def add_scripts(app, page, template, context, doctree):
-    """A page loads what its own figures need; Vega, which is heavy, only with an Explorer."""
+    """A page loads what its own figures need; Vega, which is heavy, an Explorer loads itself when it starts."""
     body = context.get("body", "")
     kinds = [
         kind for kind in KINDS if f'class="nl-interactive nl-{kind} ' in body
@@ -151,11 +154,27 @@ def add_scripts(app, page, template, context, doctree):
     if kinds:
         app.add_css_file("interactive.css")
         app.add_js_file("interactive.js", defer="defer")
-    if "explorer" in kinds:
-        app.add_js_file("vega.js", defer="defer")
     for kind in kinds:
         app.add_css_file(f"{kind}.css")
         app.add_js_file(f"{kind}.js", defer="defer")
+
+
+def _plain_tokens():
+    """Classes of code's tokens that both styles draw as they draw the text around them."""
+    styles = [
+        get_style_by_name(f"a11y-high-contrast-{theme}")
+        for theme in ("light", "dark")
+    ]
+
+    def same(token):
+        return all(
+            style.style_for_token(token) == style.style_for_token(Text)
+            for style in styles
+        )
+
+    return sorted(
+        name for token, name in STANDARD_TYPES.items() if name and same(token)
+    )
 
 
 # What the theme leaves wrong in every page, and what stands there instead.
@@ -180,18 +199,33 @@ MENDS = (
         r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+|searchindex\.js)"></script>',
         r'<script defer="defer" src="\1"></script>',
     ),
-    # So do the icons of the header, a sixth of all style sheets.
+    # The theme decides between light and dark late, when all has been styled for neither.
     (
-        r'<link href="([^"]+/fontawesome/[^"]+\.css[^"]*)" rel="stylesheet" />',
-        r"""<link href="\1" rel="stylesheet" media="print" onload="this.media='all'" />"""
-        r'<noscript><link href="\1" rel="stylesheet" /></noscript>',
+        r'dataset\.theme = localStorage\.getItem\("theme"\) \|\| "auto";',
+        'dataset.theme = (localStorage.getItem("mode") || "auto") !== "auto" ? localStorage.getItem("mode")'
+        ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";',
     ),
+    # More than half of a chapter's elements: tokens of code that look like the text around them.
+    (rf'<span class="(?:{"|".join(_plain_tokens())})">([^<]*)</span>', r"\1"),
 )
 
 
+# The theme measures every box of code of the page when it opens, so that all must be laid out; book.js sees to these.
+SCRIPT = "scripts/pydata-sphinx-theme.js"
+MEASURED = '"pre, .nboutput > .output_area, .cell_output > .output, .jp-RenderedHTMLCommon"'
+UNMEASURED = '"nl-none"'
+
+
 def mend_pages(app, error):
-    """Applies MENDS to the pages written."""
+    """Applies MENDS to the pages written, and takes what book.js does from the theme's script."""
     if error is None and app.builder.format == "html":
+        script = Path(app.outdir) / "_static" / SCRIPT
+        code = script.read_text(encoding="utf-8")
+        if MEASURED not in code and UNMEASURED not in code:
+            raise ExtensionError(
+                f"{SCRIPT} has no {MEASURED} any more; see whether it still measures boxes of code"
+            )
+        script.write_text(code.replace(MEASURED, UNMEASURED), encoding="utf-8")
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             for wrong, right in MENDS:

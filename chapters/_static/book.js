@@ -3,15 +3,38 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
-/* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. The theme sees to code. */
 (function () {
   "use strict";
 
-  function reachable() {
-    const boxes = ".bd-article :is(table, .pst-scrollable-table-container, .output.text_html, mjx-container)";
+  /* What is far from the window is laid out after the page is shown (book.css), piece by piece when nothing else is to be
+     done; all at once for a jump within the page, which must find the heights above its target as they are. */
+  let unseen = []; // blocks not laid out yet
+
+  function layOut(blocks) {
+    for (const block of blocks) block.style.contentVisibility = "visible";
+  }
+
+  function layOutAll() {
+    layOut(unseen);
+    unseen = [];
+  }
+
+  function layOutNext() {
+    layOut(unseen.splice(0, 1));
+    if (unseen.length > 0) requestIdleCallback(layOutNext);
+  }
+
+  /* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. Boxes are measured when they
+     come near the window, and all of them once the reader goes by keyboard. */
+  const BOXES = ".bd-article :is(pre, table, .pst-scrollable-table-container, .cell_output > .output, mjx-container)";
+  const near = new Set();
+  let keyboard = false;
+
+  function measure() {
     const changes = []; // all is measured before anything is changed, or the page would be laid out for each box
-    for (const box of document.querySelectorAll(boxes)) {
-      const scrolls = box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX === "auto";
+    for (const box of keyboard ? document.querySelectorAll(BOXES) : near) {
+      const wide = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+      const scrolls = wide && getComputedStyle(box).overflowX === "auto";
       if (scrolls !== (box.getAttribute("tabindex") === "0")) changes.push([box, scrolls]);
     }
     for (const [box, scrolls] of changes) {
@@ -20,14 +43,29 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
     }
   }
 
-  // The article's height changes with its width, and with nearly every formula that comes near and is set.
-  const watch = new ResizeObserver(reachable);
-  addEventListener("load", () => document.querySelectorAll(".bd-article").forEach((article) => watch.observe(article)));
-})();
+  const sight = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) near.add(target);
+        else near.delete(target);
+      }
+      measure();
+    },
+    { rootMargin: "100%" },
+  );
 
-/* Formulas far from the window are set when the page is printed; their fonts would come too late for the paper. A phone,
-   which hardly prints, is spared their 0.3 MB. */
-if (matchMedia("(min-width: 40rem)").matches) addEventListener("load", () => {
-  const later = window.requestIdleCallback || ((task) => setTimeout(task, 2000));
-  later(() => document.fonts.forEach((face) => { if (/^"?MJXTEX/.test(face.family)) face.load(); }));
-});
+  addEventListener("load", () => {
+    unseen = [...document.querySelectorAll(".bd-article section section > :not(section)")];
+    if (location.hash || !window.requestIdleCallback) layOutAll();
+    else requestIdleCallback(layOutNext);
+    for (const box of document.querySelectorAll(BOXES)) sight.observe(box);
+    for (const article of document.querySelectorAll(".bd-article")) new ResizeObserver(measure).observe(article);
+  });
+  addEventListener("click", ({ target }) => { if (target.closest('a[href*="#"]')) layOutAll(); }, true);
+  addEventListener("keydown", ({ key }) => {
+    if (key !== "Tab") return;
+    layOutAll();
+    keyboard = true;
+    measure();
+  }, true);
+})();

@@ -1,4 +1,5 @@
-/* Joins the range inputs of every .nl-explorer to its Vega view. Needs vega.js, loaded before. */
+/* Joins the range inputs of every .nl-explorer to its Vega view. Where there is no Vega yet, it is loaded from beside
+   this script when the first figure needs it. */
 (function () {
   "use strict";
 
@@ -95,5 +96,6 @@
     new ResizeObserver(fit).observe(chart);
   }
 
-  window.normlibFigures("explorer", start);
+  const needs = window.vega ? undefined : new URL("vega.js", document.currentScript.src).href;
+  window.normlibFigures("explorer", start, needs);
 })();

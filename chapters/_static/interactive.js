@@ -1,34 +1,68 @@
-/* Starts the figures of one kind, each once. Where one cannot start, its still form stays (interactive.css). Loaded
-   before the script of the kind, which calls this. */
-window.normlibFigures = function (kind, start) {
+/* Starts the figures of one kind, each once, when it comes near the window; all of them when the reader begins to go by
+   keyboard, before the focus moves. Where one cannot start, its still form stays (interactive.css). Loaded before the
+   script of the kind, which calls this; `needs` is the address of a script to be loaded before the first one starts. */
+window.normlibFigures = function (kind, start, needs) {
   "use strict";
 
-  function show(figure, shown) {
+  let loading; // of what is needed
+
+  function load() {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.addEventListener("load", resolve);
+      script.addEventListener("error", () => reject(new Error(`${needs} could not be loaded`)));
+      document.head.append(Object.assign(script, { src: needs }));
+    });
+  }
+
+  function control(figure, shown) {
     // what needs a script, hidden until it runs
     for (const part of figure.querySelectorAll(".nl-controls, .nl-live, .nl-reset")) part.hidden = !shown;
+  }
+
+  function settle(figure, shown) {
+    control(figure, shown);
     figure.classList.toggle("nl-on", shown);
     figure.classList.toggle("nl-off", !shown);
   }
 
-  function startOne(figure) {
-    if (figure.matches(".nl-on, .nl-off")) return; // tried by another call, for a figure added later
-    show(figure, true); // first, because a chart needs to know its width
+  function fail(figure, error) {
+    settle(figure, false);
+    console.error(`A figure of kind ${kind} could not start:`, error);
+  }
+
+  function run(figure) {
+    settle(figure, true); // first, because a chart needs to know its width
     try {
       start(figure);
     } catch (error) {
-      show(figure, false);
-      console.error(`A figure of kind ${kind} could not start:`, error);
+      fail(figure, error);
     }
   }
 
+  function startOne(figure) {
+    if (figure.normlibTried) return; // by another call too, made for a figure added later
+    figure.normlibTried = true;
+    if (!needs) return run(figure);
+    control(figure, true); // already, for the focus may be on its way there
+    loading = loading || load();
+    loading.then(() => run(figure), (error) => fail(figure, error));
+  }
+
   function startAll() {
-    // What the reader sees starts at once; the rest one by one when nothing else is to be done, or after two seconds.
-    const later = window.requestIdleCallback || ((task) => setTimeout(task, 0));
-    for (const figure of document.querySelectorAll(`.nl-${kind}:not(.nl-on, .nl-off)`)) {
-      const { top, bottom } = figure.getBoundingClientRect();
-      if (bottom > 0 && top < window.innerHeight) startOne(figure);
-      else later(() => startOne(figure), { timeout: 2000 });
-    }
+    const figures = [...document.querySelectorAll(`.nl-${kind}`)].filter((figure) => !figure.normlibTried);
+    const sight = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) {
+          if (!isIntersecting) continue;
+          sight.unobserve(target);
+          startOne(target);
+        }
+      },
+      { rootMargin: "50%" },
+    );
+    for (const figure of figures) sight.observe(figure);
+    addEventListener("keydown", ({ key }) => { if (key === "Tab") figures.forEach(startOne); }, true);
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);

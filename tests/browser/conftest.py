@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from watch import watched
+from watch import start_figures, watched
 
 from tools.browser import chromium
 
@@ -46,8 +46,7 @@ def open_page(page_factory, address):
     def make(**options):
         page = page_factory(**options)
         page.goto(address)
-        page.wait_for_selector(".nl-on")
-        page.wait_for_function("document.querySelectorAll('.nl-interactive:not(.nl-on)').length === 0")
+        start_figures(page)
         return page
 
     return make

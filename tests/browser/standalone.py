@@ -25,7 +25,6 @@ def write_page(folder: Path, kind: str, *figures: Interactive) -> str:
     scripts = ["interactive.js", f"{kind}.js"]
     if kind == "explorer":
         explorer.write_assets(static)
-        scripts.insert(0, "vega.js")
     head = "".join(f'<link rel="stylesheet" href="_static/{name}">' for name in ("interactive.css", f"{kind}.css"))
     head += "".join(f'<script src="_static/{name}" defer></script>' for name in scripts)
     body = "".join(figure._repr_mimebundle_()["text/html"] for figure in figures)

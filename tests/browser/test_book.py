@@ -13,13 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from watch import watched
+from watch import start_figures, watched
 
 HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
 PAGES = sorted(HTML.glob("chapters/*.html"))
 BESIDE = sorted(HTML.glob("*.html"))  # the front page, the search, the index
 WEIGHT = 1_500_000  # bytes a page may load beside the scripts, styles and fonts that all pages share
-READY = "() => window.MathJax === undefined || (MathJax.startup && MathJax.startup.promise.then(() => true))"
 
 SCREENS = ((1280, "light"), (1280, "dark"), (360, "dark"))  # the phone's theme matters to no test of its width
 
@@ -49,11 +48,8 @@ def test_the_book_is_built():
 def visit(page, path):
     """Opens the page, waits for its figures, and has it as it is when all of it was seen."""
     page.goto(path.as_uri())
-    page.wait_for_function(READY)
-    page.wait_for_function("() => document.querySelectorAll('.nl-interactive:not(.nl-on)').length === 0")
     page.evaluate("() => { for (const fold of document.querySelectorAll('details')) fold.open = true }")
-    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")  # or formulas wait until they are near
-    page.wait_for_function("() => !document.querySelector('mjx-lazy')")
+    start_figures(page)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # sizes
     return page
 
@@ -104,8 +100,6 @@ def test_opens_without_complaint_or_network(page):
 def test_maths_is_rendered(page):
     formulas = page.locator(".bd-article .math").count()
     assert page.locator(".bd-article .math mjx-container mjx-math").count() >= formulas
-    errors = page.locator("mjx-merror").evaluate_all("errors => errors.map(e => e.title || e.textContent)")
-    assert errors == [], f"{page.name}: MathJax could not read {errors}"
     raw = page.evaluate(
         "() => [...document.querySelectorAll('.bd-article :is(p, li, td, figcaption, h1, h2, h3)')]"
         ".filter(e => !e.closest('.nl-explorer')).map(e => e.textContent)"

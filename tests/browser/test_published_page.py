@@ -4,6 +4,7 @@ import base64
 import hashlib
 
 import pytest
+from watch import start_figures
 
 from normlib import explorer
 from normlib.cube import AxisCube
@@ -77,7 +78,8 @@ def figures():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_figure_starts_by_itself_and_answers_its_own_slider(open_page, figures, head, theme):
     page = open_page(*figures, head=head, theme=theme)
-    page.wait_for_function("() => document.querySelectorAll('.nl-interactive.nl-on').length === 6")
+    page.wait_for_function("() => document.querySelectorAll('.nl-interactive').length === 6")
+    start_figures(page)
     assert page.locator("img:visible").count() == 0
     drawing = "el => el.querySelector('svg path[stroke-width=\"2\"]').getAttribute('d')"
     one, two = (page.locator(".nl-chart").nth(i) for i in (0, 1))

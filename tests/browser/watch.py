@@ -1,6 +1,15 @@
 """A page whose problems are kept."""
 
 
+def start_figures(page):
+    """Starts the interactive figures of the page, which else start when they come near the window, and waits for them.
+
+    Raises playwright's TimeoutError if one does not start.
+    """
+    page.evaluate("() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Tab' }))")  # for the keyboard all start
+    page.wait_for_function("() => document.querySelectorAll('.nl-interactive:not(.nl-on)').length === 0")
+
+
 def watched(browser, width=1280, theme="light", height=900):
     """A page of its own context; `page.problems` collects what went wrong on it.
 
