@@ -126,6 +126,21 @@ def test_a_second_build_takes_up_a_changed_style_sheet(app, styled):
     assert styled.read_text(encoding="utf-8") == before
 
 
+def test_data_of_explorers_are_in_a_script_that_a_page_on_disk_can_load(styled, app):
+    data = '<script type="application/json" class="nl-data">{"a":"\\u003c"}</script></figure>'
+    body = "".join(f'<figure class="nl-interactive nl-{kind} x"><b>{kind}</b>{data}' for kind in ("quiz", "explorer"))
+    styled.write_text(styled.read_text(encoding="utf-8") + body, encoding="utf-8")
+    for _ in range(2):
+        bundle.bundle(app, None)
+        text = styled.read_text(encoding="utf-8")
+        (script,) = (styled.parent.parent / "_static" / "data").iterdir()
+        empty = f'<script type="application/json" class="nl-data" data-src="../_static/data/{script.name}"></script>'
+        assert text.endswith(
+            f"<b>quiz</b>{data}" + f'<figure class="nl-interactive nl-explorer x"><b>explorer</b>{empty}</figure>'
+        )
+        assert script.read_text(encoding="utf-8").endswith(f'["{script.name}"] = {{"a":"\\u003c"}};')
+
+
 def test_tokens_that_look_like_text_are_those_of_names_and_punctuation():
     plain = set(small_batches._plain_tokens())
     assert {"n", "nn", "p", "w"} <= plain

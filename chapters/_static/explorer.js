@@ -1,5 +1,5 @@
-/* Joins the range inputs of every .nl-explorer to its Vega view. Where there is no Vega yet, it is loaded from beside
-   this script when the first figure needs it. */
+/* Joins the range inputs of every .nl-explorer to its Vega view. Vega, where there is none yet, is loaded from beside this
+   script, and a figure's data from where its .nl-data says that they are (they are in it in a notebook). */
 (function () {
   "use strict";
 
@@ -28,7 +28,9 @@
 
   function start(figure) {
     const find = (selector) => figure.querySelector(selector);
-    const data = JSON.parse(find(".nl-data").textContent);
+    const held = find(".nl-data");
+    const file = held.dataset.src?.split("/").pop();
+    const data = file ? window.normlibData[file] : JSON.parse(held.textContent);
     const arrays = data.arrays.map(() => null);
     const array = (i) => (arrays[i] = arrays[i] || unpack(data.arrays[i]));
     const inputs = [...figure.querySelectorAll("input[type=range]")];
@@ -96,6 +98,12 @@
     new ResizeObserver(fit).observe(chart);
   }
 
-  const needs = window.vega ? undefined : new URL("vega.js", document.currentScript.src).href;
+  const vega = window.vega ? [] : [new URL("vega.js", document.currentScript.src).href];
+
+  function needs(figure) {
+    const { src } = figure.querySelector(".nl-data").dataset;
+    return src ? [...vega, src] : vega;
+  }
+
   window.normlibFigures("explorer", start, needs);
 })();

@@ -1,18 +1,21 @@
 /* Starts the figures of one kind, each once, when it comes near the window; all of them when the reader begins to go by
    keyboard, before the focus moves. Where one cannot start, its still form stays (interactive.css). Loaded before the
-   script of the kind, which calls this; `needs` is the address of a script to be loaded before the first one starts. */
+   script of the kind, which calls this; `needs` gives the addresses of scripts to be loaded before a figure starts. */
 window.normlibFigures = function (kind, start, needs) {
   "use strict";
 
-  let loading; // of what is needed
+  const loading = new Map(); // by address
 
-  function load() {
-    return new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.addEventListener("load", resolve);
-      script.addEventListener("error", () => reject(new Error(`${needs} could not be loaded`)));
-      document.head.append(Object.assign(script, { src: needs }));
-    });
+  function load(src) {
+    if (!loading.has(src)) {
+      loading.set(src, new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.addEventListener("load", resolve);
+        script.addEventListener("error", () => reject(new Error(`${src} could not be loaded`)));
+        document.head.append(Object.assign(script, { src }));
+      }));
+    }
+    return loading.get(src);
   }
 
   function control(figure, shown) {
@@ -43,10 +46,10 @@ window.normlibFigures = function (kind, start, needs) {
   function startOne(figure) {
     if (figure.normlibTried) return; // by another call too, made for a figure added later
     figure.normlibTried = true;
-    if (!needs) return run(figure);
+    const addresses = needs ? needs(figure) : [];
+    if (addresses.length === 0) return run(figure);
     control(figure, true); // already, for the focus may be on its way there
-    loading = loading || load();
-    loading.then(() => run(figure), (error) => fail(figure, error));
+    Promise.all(addresses.map(load)).then(() => run(figure), (error) => fail(figure, error));
   }
 
   function startAll() {
