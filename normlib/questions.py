@@ -734,7 +734,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "Batch-Channel Norm normalizes twice. What does this book's layer keep for the backward pass?",
+            "Batch-Channel Norm normalizes twice. What does this book's layer keep of a large input for the way back?",
             2,
             (
                 "The inputs of both stages.",

@@ -63,7 +63,7 @@ class Part:
         if self.half != self.half or self.claimed == "none":
             return "undecided"
         low, high = self.estimate - self.half, self.estimate + self.half
-        # Equality is never proved by an interval that contains 0, only by one that lies within the margin.
+        # That an interval contains 0 proves no equality: it must lie within the margin.
         edge = self.margin
         for_it = {"+": low > 0, "-": high < 0, "--": high < -edge, ">=": low > -edge, "=": max(-low, high) < edge}
         against = {"+": high < 0, "-": low > 0, "--": low > -edge, ">=": high < 0, "=": low > 0 or high < 0}
