@@ -98,11 +98,11 @@
     new ResizeObserver(fit).observe(chart);
   }
 
-  const vega = window.vega ? [] : [new URL("vega.js", document.currentScript.src).href];
+  const library = window.vega ? [] : [new URL("vega.js", document.currentScript.src).href];
 
   function needs(figure) {
     const { src } = figure.querySelector(".nl-data").dataset;
-    return src ? [...vega, src] : vega;
+    return src ? [...library, src] : library;
   }
 
   window.normlibFigures("explorer", start, needs);
