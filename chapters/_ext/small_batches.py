@@ -199,11 +199,13 @@ MENDS = (
         r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+|searchindex\.js)"></script>',
         r'<script defer="defer" src="\1"></script>',
     ),
-    # The theme decides between light and dark late, when all has been styled for neither.
+    # The theme decides between light and dark late, when all has been styled for neither. Here too: a page opened at a
+    # place within it is laid out whole (book.css), so that the heights above that place are right.
     (
         r'dataset\.theme = localStorage\.getItem\("theme"\) \|\| "auto";',
         'dataset.theme = (localStorage.getItem("mode") || "auto") !== "auto" ? localStorage.getItem("mode")'
-        ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";',
+        ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";'
+        ' if (location.hash) document.documentElement.dataset.whole = "";',
     ),
     # More than half of a chapter's elements: tokens of code that look like the text around them.
     (rf'<span class="(?:{"|".join(_plain_tokens())})">([^<]*)</span>', r"\1"),

@@ -56,7 +56,7 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
 
   addEventListener("load", () => {
     unseen = [...document.querySelectorAll(".bd-article section section > :not(section)")];
-    if (location.hash || !window.requestIdleCallback) layOutAll();
+    if (!window.requestIdleCallback) layOutAll();
     else requestIdleCallback(layOutNext);
     for (const box of document.querySelectorAll(BOXES)) sight.observe(box);
     for (const article of document.querySelectorAll(".bd-article")) new ResizeObserver(measure).observe(article);
