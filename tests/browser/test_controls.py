@@ -1,5 +1,6 @@
 """Every control of every page of the built book: by keyboard, by mouse, without haste."""
 
+import pytest
 from test_book import PAGES, _built, each_page, visit  # noqa: F401  (_built skips or fails where there is no book)
 
 SLIDERS = ".nl-explorer input[type=range]"
@@ -105,6 +106,35 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(page_factory, path):
     assert missed == [], f"{path.stem}: the Tab key does not reach {missed[:5]}"
     silent = [stop["html"] for stop in stops if not stop["shown"]]
     assert silent == [], f"{path.stem}: focus is not visible on {silent[:5]}"
+
+
+@each_page
+@pytest.mark.parametrize("way", ["opened there", "clicked"])
+def test_a_link_to_a_place_leads_there(page_factory, path, way):
+    """Though what is above it is laid out, and figures on the way start, only then."""
+    page = page_factory(width=1280)
+    page.goto(path.as_uri())
+    places = page.locator(".bd-sidebar-secondary a[href^='#']").evaluate_all("all => all.map((a) => a.hash)")
+    if not places:
+        assert page.locator(".bd-article section section").count() == 0
+        return
+    place = places[len(places) // 2]
+    if way == "clicked":
+        page.locator(f".bd-sidebar-secondary a[href='{place}']").evaluate("(link) => link.click()")
+    else:
+        page.goto("about:blank")
+        page.goto(path.as_uri() + place)
+    page.evaluate(STILL)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)  # would show a figure that starts late
+    top, end = page.evaluate(
+        """(place) => [
+          document.getElementById(decodeURIComponent(place.slice(1))).getBoundingClientRect().top,
+          document.scrollingElement.scrollHeight - innerHeight - scrollY,
+        ]""",
+        place,
+    )
+    assert 0 <= top < 100 or end < 2, f"{path.stem}{place} stands at {top:.0f} px"
 
 
 def test_reduced_motion_is_respected(page_factory):
