@@ -81,7 +81,7 @@ def test_equations_have_the_numbers_of_the_built_pages(book):
         pytest.skip("no book: run `make book`")
     shown = {}
     for path in HTML.glob("chapters/*.html"):
-        pattern = r'id="equation-([\w-]+)">\s*<span class="eqno">\(([\d.]+)\)'
+        pattern = r'id="equation-([\w-]+)"[^>]*>\s*<span class="eqno">\(([\d.]+)\)'
         shown |= dict(re.findall(pattern, path.read_text(encoding="utf-8")))
     assert {label.lower(): number for label, (_, number) in book.equations.items()} == shown
 

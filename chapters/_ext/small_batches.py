@@ -227,7 +227,10 @@ def mend_pages(app, error):
             raise ExtensionError(
                 f"{SCRIPT} has no {MEASURED} any more; see whether it still measures boxes of code"
             )
-        script.write_text(code.replace(MEASURED, UNMEASURED), encoding="utf-8")
+        code = code.replace(MEASURED, UNMEASURED).partition(
+            "//# sourceMappingURL"
+        )[0]  # it maps the code as it was
+        script.write_text(code, encoding="utf-8")
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             for wrong, right in MENDS:
