@@ -262,13 +262,13 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "At m = 4, after training, averaging the statistics of many batches of m at fixed weights gains nothing "
-            "resolved; statistics of the whole training set gain two to three points. What was wrong with the running "
+            "At m = 4, after training, averaging the statistics of many batches of m at fixed weights gains little or "
+            "nothing; statistics of the whole training set gain some points. What was wrong with the running "
             "averages?",
             2,
             (
                 "They were noisy.",
-                "Averaging over many batches of m ends the noise too, and gained nothing resolved.",
+                "Averaging over many batches of m ends the noise too, and gained little or nothing.",
                 "Training against evaluation",
             ),
             (

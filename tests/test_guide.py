@@ -19,7 +19,7 @@ ALL = list(guide.situations())
 
 def test_every_situation_has_an_answer_and_every_answer_a_situation():
     chosen = [guide.advise(**s) for s in ALL]
-    assert len(chosen) == 4 * 2 * 4 * 2 * 2 * 2
+    assert len(chosen) == 5 * 2 * 4 * 2 * 2 * 2
     assert {a.code for a in chosen} == {a.code for a in guide.ADVICE.values()}
     for situation, advice in zip(ALL, chosen, strict=True):
         mixed = any("autocast" in sentence for sentence, *_ in advice.because)
@@ -33,13 +33,16 @@ def test_the_rules():
     assert '"gn+ws")' in code()
     assert '"bcn+ws", estimate=True)' in code(m="1", task="dense")
     assert '"gn+ws")' in code(m="32", batches="related")
-    assert '"brn", schedule=opening)' in code(inference="fixed")
-    assert '"bn+ws")' in code(m="8-16", inference="fixed")
+    assert '"gn+ws")' in code(m="32", batches="related", task="dense")
+    assert '"bn+ws")' in code(m="4")
+    for m, line in (("1", '"brn", schedule=opening)'), ("2", '"bn+ws")'), ("8", '"bn+ws")'), ("32", '"bn")')):
+        assert line in code(m=m, inference="fixed")
+    assert '"brn", schedule=opening)' in code(m="8", batches="related", inference="fixed")
     assert '"in")' in code(task="style")
     assert '"ln")' in code(task="sequence", m="32")
     assert '"ln")' in code(task="sequence", inference="fixed")
     assert '"in")' not in code(task="style", inference="fixed")
-    for m, frozen in (("2-4", True), ("8-16", False)):
+    for m, frozen in (("4", True), ("8", False)):
         assert ("layer.eval()" in code(m=m, start="tuned")) is frozen
     with pytest.raises(ValueError, match="task must be one of classify, dense"):
         guide.advise(task="speech")
@@ -94,7 +97,7 @@ def test_the_page_looks_up_what_the_rules_say():
 
 
 def test_the_start_can_be_chosen_and_a_wrong_one_is_named():
-    assert "set_epoch" in guide.Guide(inference="fixed")._repr_mimebundle_()["text/html"].split("nl-still")[0]
+    assert "set_epoch" in guide.Guide(m="1", inference="fixed")._repr_mimebundle_()["text/html"].split("nl-still")[0]
     with pytest.raises(ValueError, match="m must be one of"):
         guide.Guide(m="3")
 

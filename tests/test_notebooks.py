@@ -263,7 +263,7 @@ def test_what_is_made_of_the_book_builds_it_first(target):
     assert "jupyter-book build" in done.stdout
 
 
-def test_a_change_under_the_notebooks_is_noticed(tmp_path):
+def test_a_change_under_the_notebooks_is_noticed(tmp_path, monkeypatch):
     from tools import execute
 
     for name in ("normlib/layers/x.py", "data/runs/grid/1.json", "requirements.txt"):
@@ -282,3 +282,6 @@ def test_a_change_under_the_notebooks_is_noticed(tmp_path):
     assert len(prints) == 5
     (tmp_path / "normlib/notes.txt").write_text("beside the code")
     assert execute.fingerprint(tmp_path) in prints
+    before = execute.fingerprint(tmp_path)
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # other roundings
+    assert execute.fingerprint(tmp_path) != before

@@ -26,11 +26,13 @@ STAMP = BUILD / "fingerprint"  # of what the cache was begun under
 # What a kernel says of itself, by which cells are colored; nbval does not ask.
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py", "mimetype": "text/x-python"}
 UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
+# By which torch's kernels are kept to an older processor's instructions (`make test-processor`), which round otherwise.
+INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def fingerprint(root: Path = ROOT) -> str:
-    """A digest of Python's version and of the name and content of every file under the notebooks."""
-    digest = hashlib.sha256(sys.version.encode())
+    """A digest of Python's version, the instructions used, and every file under the notebooks, by name and content."""
+    digest = hashlib.sha256("\0".join([sys.version, *(os.environ.get(k, "") for k in INSTRUCTIONS)]).encode())
     for path in sorted({path for pattern in UNDER for path in root.glob(pattern)}):
         content = path.read_bytes()
         digest.update(f"\0{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
