@@ -11,11 +11,11 @@ SHAPES = {(8, 64, 32, 32): 1.0, (64, 64, 32, 32): 1.0, (8, 16, 8, 8): 1.2}  # wi
 SAVED_SHAPE = (8, 64, 32, 32)
 
 
-def step(layer: nn.Module, shape: tuple[int, ...]):
+def step(layer: nn.Module, shape: tuple[int, ...], memory_format: torch.memory_format = torch.contiguous_format):
     """A function that runs the layer forward and backward on fixed data."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator).requires_grad_()
-    dy = torch.randn(shape, generator=generator)
+    x, dy = (torch.randn(shape, generator=generator).contiguous(memory_format=memory_format) for _ in "xy")
+    x.requires_grad_()
     inputs = [x, *layer.parameters()]
     return lambda: torch.autograd.grad(layer(x), inputs, dy)
 
@@ -46,6 +46,9 @@ def _rows():
         yield ratio(f"BatchNorm / nn.BatchNorm2d, {name}", step(BatchNorm(shape[1]), shape), torch_step, goal)
         group = step(nn.GroupNorm(8, shape[1]), shape)
         yield ratio(f"nn.GroupNorm / nn.BatchNorm2d, {name}", group, torch_step)
+    for shape in list(SHAPES)[:2]:  # in the memory order in which CPUs train convolutions
+        theirs, ours = (step(kind(shape[1]), shape, torch.channels_last) for kind in (nn.BatchNorm2d, BatchNorm))
+        yield ratio(f"BatchNorm / nn.BatchNorm2d, channels-last, {'×'.join(map(str, shape))}", ours, theirs)
     name = "×".join(map(str, SAVED_SHAPE))
     # its own statistics and parameters come on top of the input: 5 values per channel at most
     goal = 1 + 5 * SAVED_SHAPE[1] / torch.Size(SAVED_SHAPE).numel()

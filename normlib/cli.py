@@ -172,6 +172,8 @@ def draw(summary: experiments.Summary):
     inside = {"method", "m"} if grid.figure == "batch size" else {"method"}
     outside = [axis for axis in summary.axes if axis not in inside]
     source = summary.table if grid.figure == "batch size" else summary.runs[~summary.runs["diverged"]]
+    if source.empty:
+        raise ValueError(f"every run of grid {grid.name} that is recorded diverged: there is nothing to draw")
     groups = list(source.groupby(outside, observed=True)) if outside else [((), source)]
     methods = list(summary.runs["method"].cat.categories)
     panels = plots.panels(len(groups))

@@ -29,10 +29,13 @@ _GROUPED = ("gn", "bcn")
 
 def _method(name: str) -> type[nn.Module] | None:
     if name not in _METHODS:
-        near = difflib.get_close_matches(str(name), _METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name must be one of {', '.join(_METHODS)}, got {name!r}{hint}")
+        raise ValueError(f"name must be one of {', '.join(_METHODS)}, got {name!r}{_nearest(name, _METHODS)}")
     return _METHODS[name]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def fitting_groups(num_features: int, num_groups: int = 32) -> int:
@@ -81,7 +84,8 @@ def norm_factory(name: str, **options) -> Callable[[int], nn.Module] | None:
 def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
     """Replace every Batch Norm of a model, in place, by the layer `name`; return the model.
 
-    Batch Norms are torch's (1d, 2d, 3d, sync) and `layers.BatchNorm`. The new layer keeps weight and bias (the same
+    Batch Norms are torch's (1d, 2d, 3d, sync) and `layers.BatchNorm`, but for the first half of a
+    `layers.BatchChannelNorm`. The new layer keeps weight and bias (the same
     parameters, so that an optimizer made before goes on), ε unless given, device, dtype, training mode and hooks; a
     "bn" also its momentum and track_running_stats unless given;
     running statistics where they mean the same: mean and variance for "bn", "mbn" and "bcn", mean and
@@ -96,13 +100,15 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
         options: as for `norm_factory`, and `ws_eps`.
 
     Raises:
-        ValueError: an unknown name; the option affine, which is each Batch Norm's own; no Batch Norm in the model;
-            with "+ws" a convolution that is not a plain nn.Conv2d, or has one weight per filter, named by its path. The
-            model is then unchanged.
+        ValueError: an unknown name; the option affine, which is each Batch Norm's own; no Batch Norm in the model; one
+            of a subclass with a forward of its own (timm's adds an activation), or whose weight or bias alone is
+            missing or parametrized; with "+ws" a convolution that is not a plain nn.Conv2d, or has one weight per
+            filter; each named by its path. The model is then unchanged.
     """
     base, plus, ws = str(name).partition("+")
-    if (plus and ws != "ws") or base == "none":
-        raise ValueError(f"name must be a method, or a method with '+ws', got {name!r}")
+    if (plus and ws != "ws") or base not in _METHODS or base == "none":
+        known = [m + end for m in _METHODS if m != "none" for end in ("", "+ws")]
+        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}{_nearest(name, known)}")
     if "affine" in options:
         raise ValueError(
             "affine must be left out: each layer has a weight and a bias if the Batch Norm it replaces has, "
@@ -110,9 +116,15 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
         )
     ws_eps = _checks.positive_float("ws_eps", options.pop("ws_eps", 1e-5)) if plus else None
     factory = norm_factory(base, **options)
-    old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS)}
+    halves = {b for m in model.modules() if isinstance(m, layers.BatchChannelNorm) for b in m.modules()}
+    old = {path: m for path, m in model.named_modules() if isinstance(m, _BATCH_NORMS) and m not in halves}
     if not old:
         raise ValueError(f"model must contain a Batch Norm, got {type(model).__name__} without one")
+    for path, m in old.items():
+        if type(m).forward not in _FORWARDS or "forward" in vars(m):
+            raise ValueError(f"{path or 'model'}: {type(m).__name__} has a forward of its own, which would be lost")
+        if not {"weight", "bias"} <= m._parameters.keys() or (m.weight is None) != (m.bias is None):
+            raise ValueError(f"{path or 'model'}: weight and bias must be plain parameters, or both None")
     convolutions = _plain(_normalized_convolutions(model)) if plus else []  # refused before anything changes
     replacement = {id(m): _converted(m, factory, base, options) for m in old.values()}
     _standardize(convolutions, ws_eps)
@@ -138,6 +150,7 @@ def standardize_convolutions(model: nn.Module, ws_eps: float = 1e-5) -> nn.Modul
 
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, layers.BatchNorm)
+_FORWARDS = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward, layers.BatchNorm.forward)
 _NORMS = (
     *_BATCH_NORMS,
     nn.modules.instancenorm._InstanceNorm,

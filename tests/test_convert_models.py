@@ -284,8 +284,8 @@ def fresh():
     [
         (fresh(), ("gnn",), ValueError, "name must be one of bn, .* got 'gnn'; did you mean 'gn'"),
         (fresh(), (None,), ValueError, "name must be one of"),
-        (fresh(), ("none",), ValueError, "name must be a method, .* got 'none'"),
-        (fresh(), ("gn+sw",), ValueError, r"name must be .* got 'gn\+sw'"),
+        (fresh(), ("none",), ValueError, "name must be one of bn, .* got 'none'"),
+        (fresh(), ("gn+sw",), ValueError, r"name must be .* got 'gn\+sw'; did you mean 'gn\+ws'"),
         (fresh(), ("gn+ws",), ValueError, "2: a filter of one weight cannot be standardized"),
         (fresh(), ("mbn",), TypeError, "batch_size"),
         (fresh(), ("gn", {"num_groups": 0}), ValueError, "num_groups must be an integer of at least 1, got 0"),
@@ -306,3 +306,40 @@ def test_a_refused_conversion_leaves_the_model_alone(network, arguments, error, 
     assert [id(m) for m in network.modules()] == [id(m) for m in modules]
     assert [type(m) for m in modules] == kinds
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+class Activated(nn.BatchNorm2d):
+    """As timm's: a Batch Norm that does more."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def without_bias():
+    network = nn.BatchNorm2d(8)
+    network.bias = None
+    return network
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        (Activated(8), "1: Activated has a forward of its own, which would be lost"),
+        (without_bias(), "1: weight and bias must be plain parameters, or both None"),
+        (nn.utils.parametrizations.weight_norm(nn.BatchNorm2d(8), dim=None), "1: weight and bias must be plain"),
+    ],
+    ids=["subclass", "no bias", "parametrized"],
+)
+def test_a_batch_norm_of_which_something_would_be_lost_is_refused(norm, message):
+    network = nn.Sequential(nn.BatchNorm2d(8), norm)
+    with pytest.raises(ValueError, match=message):
+        convert_norm(network, "bn")
+    assert type(network[0]) is nn.BatchNorm2d
+
+
+def test_the_first_half_of_a_batch_channel_norm_stays_what_it_is():
+    network = convert_norm(nn.Sequential(nn.BatchNorm2d(8), nn.Identity()), "bcn", num_groups=2)
+    network[1] = nn.BatchNorm2d(8)
+    convert_norm(network, "gn", num_groups=2)
+    assert [type(m) for m in network] == [layers.BatchChannelNorm, layers.GroupNorm]
+    assert type(network[0].batch) is layers.BatchNorm

@@ -56,6 +56,12 @@ class Cluster:
             raise ImportError(
                 f"a scheduler needs dask.distributed: pip install 'normlib[cluster]' ({error})"
             ) from error
+        # Dask would find that out too, and then wait 20 s for itself
+        if not (address.startswith("inproc://") or address.rpartition(":")[2].isdigit()):
+            raise OSError(
+                "scheduler must be the address of a running Dask scheduler, with its port, such as tcp://HOST:8786, "
+                f"got {address!r}"
+            )
         self.died = (KilledWorker,)  # after Dask itself has tried several workers
         try:
             self._client = Client(address, timeout=PATIENCE, set_as_default=False)

@@ -40,6 +40,7 @@ class Grid:
         axes = self.axes | common.pop("axes", {})
         out = []
         for seed in range(seeds):
+            own = []  # equal ones have the same seed
             for labels in product(*axes.values()):
                 config = dict(common, profile=profile, seed=seed)
                 for axis, label in zip(axes, labels, strict=True):
@@ -47,8 +48,9 @@ class Grid:
                 if config["norm"].removesuffix("+ws") in _PER_SAMPLE and "virtual_batch_size" in config:
                     del config["virtual_batch_size"]
                     config["m"] = "any"
-                if config not in out:
-                    out.append(config)
+                if config not in own:
+                    own.append(config)
+            out += own
         return out
 
 

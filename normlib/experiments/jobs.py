@@ -59,7 +59,10 @@ def select(grid: str | Grid, profile: str, seeds: int, only: Iterable[str] = ())
         choice("only", key, sorted(set().union(*configs)))
         value = choice(f"only {key}", value, dict.fromkeys(str(c[key]) for c in configs if key in c))
         wanted.setdefault(key, []).append(value)
-    return grid, [c for c in configs if all(str(c.get(key)) in values for key, values in wanted.items())]
+    kept = [c for c in configs if all(str(c.get(key)) in values for key, values in wanted.items())]
+    if not kept:
+        raise ValueError(f"only must leave a run, got {' '.join(only)}, which no run of {grid.name} has together")
+    return grid, kept
 
 
 def is_recorded(path: Path) -> bool:
@@ -111,6 +114,7 @@ def run(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     folder = Path(runs) / grid.name
+    _set_aside_damaged(folder)
     _take_over(configs, folder)
     if torchrun.launched():
         for config in configs:
@@ -128,6 +132,19 @@ def run(
             for name in sorted(wanted - {"digits"}):
                 datasets.fetch(name)
         return _Making(grid.name, folder, crew, claims).make(configs)
+
+
+def _set_aside_damaged(folder: Path) -> None:
+    """Rename what is no record, of whatever seed or profile: `summarize` would stop at it."""
+    for path in folder.glob("*.json"):
+        try:
+            records.read(path)
+        except records.StaleRecordError:
+            pass
+        except records.RecordError as error:
+            _warn(f"{error}; set aside as {records.set_aside(path).name}")
+        except FileNotFoundError:  # set aside by another process
+            pass
 
 
 def record_path(folder: Path, config: dict) -> Path:

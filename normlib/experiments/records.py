@@ -34,7 +34,9 @@ from torch import distributed
 SCHEMA = 1
 RESULTS_VERSION = 1  # raise it with every change of normlib that alters what a run gives
 
-RUNS = Path(__file__).resolve().parents[2] / "data" / "runs"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+# An installed package has no folder of the book's: there, where the command is given.
+RUNS = (_CHECKOUT if (_CHECKOUT / "chapters").is_dir() else Path.cwd()) / "data" / "runs"
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "epoch_seconds")
 
@@ -185,8 +187,12 @@ def validate(record: dict, path: Path) -> None:
         demand(isinstance(values, list), f"curve {name} must be a list, got {values!r}")
         demand(diverged or len(values) == config["epochs"], f"curve {name} must have {config['epochs']} epochs")
         demand(all(_finite(v) or (diverged and v is None) for v in values), f"curve {name} holds a value not finite")
+        shares = "accuracy" not in name or all(v is None or 0 <= v <= 1 for v in values)
+        demand(shares, f"curve {name} must be in [0, 1], got {values}")
+    demand(None not in curves["epoch_seconds"], "curve epoch_seconds holds a value not finite")
     for name, values in (("final", [record["final"]]), ("best", [record["best"]]), ("per_class", record["per_class"])):
         demand(all(_finite(v) or (diverged and v is None) for v in values), f"{name} is not finite")
+        demand(all(v is None or 0 <= v <= 1 for v in values), f"{name} must be in [0, 1], got {values}")
     demand(diverged or record["final"] == curves["test_accuracy"][-1], "final is not the last test accuracy")
     demand(
         {"device", "torch", "commit", "started", "finished"} <= set(record["environment"]),
@@ -226,6 +232,7 @@ def load(grid: str, profile: str | None = None, runs: Path = RUNS):
     if not records:
         raise FileNotFoundError(
             f"no record of grid {grid!r}, profile {profile!r}, under {runs}; make them with: normlib run {grid}"
+            + (f" --profile {profile}" if profile else "")
         )
     records.sort(key=lambda r: json.dumps(r["config"], sort_keys=True))
     rows = [

@@ -1,6 +1,7 @@
 """One run: from its configuration to its record, or to those of all the seeds that are trained together."""
 
 import difflib
+import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import lru_cache, partial
@@ -152,14 +153,33 @@ def _model(config: dict, data: datasets.Data) -> nn.Module:
     return model
 
 
+def device() -> str:
+    """Where runs are trained: $NORMLIB_DEVICE, or else a GPU if there is one (under torchrun, each process's own).
+
+    Raises:
+        ValueError: NORMLIB_DEVICE names no device that torch can use here.
+    """
+    name = os.environ.get("NORMLIB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for a device
+        raise ValueError(f"NORMLIB_DEVICE must be a device of torch's here, got {name!r} ({error})") from error
+    return name
+
+
 @lru_cache(maxsize=2)
 def _data(
-    dataset: str, size: int, train_images: int | None, test_images: int | None, validation: int | None
+    dataset: str,
+    size: int,
+    train_images: int | None,
+    test_images: int | None,
+    validation: int | None,
+    device: str = "cpu",
 ) -> datasets.Data:
     choice("dataset", dataset, [*_DATASETS, *_CIFAR])
     data = _CIFAR[dataset]() if dataset in _CIFAR else _DATASETS[dataset](size=size)
     data = data.validation(validation) if validation else data
-    return data.subset(train_images, test_images)
+    return data.subset(train_images, test_images).to(device)
 
 
 def members(config: dict) -> list[dict]:
@@ -181,7 +201,7 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
     records.commit()  # of the code that runs, whatever is committed meanwhile
     block = members(config)
     images = (config.get(key) for key in ("train_images", "test_images", "validation"))
-    data = _data(config["dataset"], config["size"], *images)
+    data = _data(config["dataset"], config["size"], *images, device())
     decay = config.get("decay_every")
     history = train(
         lambda: _model(config, data),

@@ -51,10 +51,11 @@ class Group:
     slots, died = 1, ()
 
     def __enter__(self):
-        if torch.cuda.is_available():
+        cuda = runner.device().startswith("cuda")
+        if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.set_num_threads(1)
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("nccl" if cuda else "gloo")
         if not self.leads:
             os.environ["NORMLIB_PROGRESS"] = "0"  # one bar is enough
         return self

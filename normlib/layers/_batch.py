@@ -1,6 +1,7 @@
 """What the layers on batch statistics have in common: parameters, buffers, running averages, the choice of kernel."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
@@ -95,7 +96,10 @@ def torch_normalize(
     returned beside the output.
     """
     seen = side_by_side(x, groups)
-    if groups > 1:  # the kernel sums in float32: from the first value on, so that a large mean costs no digits
+    # The kernel sums in float32, on the CPU one value after another where channels are innermost: from the first value
+    # on, so that a large mean costs no digits.
+    centered = groups > 1 or (x.is_cpu and precision(x) == x.dtype and (x.dim() == 2 or not x.is_contiguous()))
+    if centered:
         origin = seen.detach()[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
         seen = seen - origin
     flat = seen.dim() == 2 and x.is_cpu
@@ -105,9 +109,31 @@ def torch_normalize(
         seen = seen.reshape(1, len(seen), 1, -1).permute(0, 3, 1, 2)
     cudnn = x.is_cuda and torch.backends.cudnn.enabled
     # at momentum 1 torch's running averages are the batch's statistics
-    y = torch.batch_norm(seen, weight, bias, mean, var, True, 1.0, eps, cudnn)
+    ordered = seen if flat else one_order(seen)
+    y = torch.batch_norm(ordered, weight, bias, mean, var, True, 1.0, eps, cudnn)
+    y = y if ordered.dim() == seen.dim() else y.view(seen.shape)
     y = _one_behind_another(y.permute(0, 2, 3, 1).flatten(0, 2) if flat else y, groups)
-    return y, mean if groups == 1 or mean is None else mean + origin.flatten()
+    return y, mean + origin.flatten() if centered and mean is not None else mean
+
+
+def one_order(x: Tensor) -> Tensor:
+    """x as torch's Batch Norm on the CPU can be given it: with a dimension of size 1 it mixes memory orders up.
+
+    There a gradient may pass for channels-last where x does not, or the reverse, and is read in the wrong order (2.11).
+    """
+    if not (x.is_cpu and x.dim() > 3 and 1 in x.shape):
+        return x
+    if innermost(x):  # with the strides that such a tensor has
+        moved = x.movedim(1, -1)
+        return moved.flatten().view(moved.shape).movedim(-1, 1)
+    return x.flatten(2)
+
+
+def evaluate(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Batch Norm by statistics that are constants."""
+    ordered = one_order(x)
+    y = F.batch_norm(ordered, mean, var, weight, bias, False, 0.0, eps)
+    return y if ordered.dim() == x.dim() else y.view(x.shape)
 
 
 def side_by_side(x: Tensor, groups: int) -> Tensor:
@@ -158,7 +184,13 @@ def snapshot(*buffers: Tensor) -> tuple[Tensor, ...]:
     torch.compile takes an ordinary copy for cheap, repeats it in the backward pass, and so reads the moved buffer
     (pytorch/pytorch#197039): gradients would silently be wrong. It does not repeat an operation it cannot look into.
     """
-    copy = _opaque_copy if torch.compiler.is_compiling() else Tensor.clone
+    compiling = torch.compiler.is_compiling()
+    if not compiling and torch._C._current_graph_task_id() != -1:  # a forward pass within a backward pass
+        raise RuntimeError(
+            "a layer that trains with a history cannot be computed again by torch.utils.checkpoint, since its history "
+            "has moved on: leave it outside of checkpointed blocks"
+        )
+    copy = _opaque_copy if compiling else Tensor.clone
     return tuple(copy(buffer) for buffer in buffers)
 
 

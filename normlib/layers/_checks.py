@@ -3,7 +3,10 @@
 import math
 from numbers import Integral
 
+import torch
 from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def positive_integer(name: str, value) -> int:
@@ -30,14 +33,22 @@ def unit_interval(name: str, value) -> float:
     return float(value)
 
 
-def features(x: Tensor, num_features: int) -> None:
-    """Refuse an input that is not (N, C, *) in floating point with C = num_features."""
+def features(x: Tensor, num_features: int, like: Tensor | None = None) -> None:
+    """Refuse an input that is not (N, C, *) in floating point with C = num_features.
+
+    like: a parameter or statistic of the layer, whose dtype x must have, or half precision beside float32.
+    """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point, got {x.dtype}; convert it, for example x.float()")
     if x.dim() < 2:
         raise ValueError(f"x must have shape (N, C, *) with a batch dimension, got {tuple(x.shape)}")
     if x.shape[1] != num_features:
         raise ValueError(f"x must have C = num_features = {num_features} channels, got shape {tuple(x.shape)}")
+    if like is not None and x.dtype != like.dtype and not (x.dtype in HALF and like.dtype == torch.float32):
+        raise ValueError(
+            f"x must have the layer's dtype {like.dtype}, or half precision beside float32, got {x.dtype}; "
+            "convert one of them, for example x.to(layer.weight.dtype)"
+        )
 
 
 def batch_groups(x: Tensor, virtual_batch_size: int | None, least: int = 2) -> int:

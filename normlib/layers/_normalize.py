@@ -23,6 +23,8 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 
+from ._checks import HALF
+
 
 class Line(NamedTuple):
     """x̂ = slope (x − μ_B) + offset, and how both move with the batch; None stands for 0."""
@@ -188,7 +190,7 @@ class _Direct(torch.autograd.Function):
 
 def precision(x: Tensor) -> torch.dtype:
     """Half-precision inputs are normalized in float32: their sums overflow or lose everything."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return torch.float32 if x.dtype in HALF else x.dtype
 
 
 def batch_normalize(

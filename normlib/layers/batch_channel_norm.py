@@ -24,7 +24,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
 from torch.autograd import forward_ad
@@ -204,12 +203,12 @@ class _EstimateNorm(BatchStatistics):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, False, 0.0, self.eps)
+            return _batch.evaluate(x, self.running_mean, self.running_var, weight, bias, self.eps)
         line, groups, history = self.plan(x)
         if groups == 1 and _few(x) and precision(x) == x.dtype == self.running_mean.dtype:
             mean, var = statistics(x)
             new = (h.lerp(v, self.momentum) for h, v in zip(history, (mean, self._square(mean, var)), strict=True))
-            y = F.batch_norm(x, *new, weight, bias, False, 0.0, self.eps)  # to torch's kernel they are constants
+            y = _batch.evaluate(x, *new, weight, bias, self.eps)  # to torch's kernel they are constants
             mean, var = mean.unsqueeze(0), var.unsqueeze(0)
         else:
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
@@ -298,9 +297,9 @@ class BatchChannelNorm(AllOrNothing):
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_groups)) if affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
-        _checks.sample_groups(x, self.num_groups)  # before the statistics move
         batch, weight, bias = self.batch, self.weight, self.bias
+        _checks.features(x, self.num_features, weight)
+        _checks.sample_groups(x, self.num_groups)  # before the statistics move
         if _few(x) or x.shape[2:].numel() < _PLANE or not torch.is_grad_enabled() or not _as_it_is(batch):
             return _second(batch(x), self.num_groups, weight, bias, self.eps)
         line, groups, history = batch.plan(x)

@@ -14,10 +14,10 @@ Keras's is the weight of the old value); a single value per channel is refused.
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from . import _checks
+from . import _batch, _checks
 from ._batch import BatchStatistics, by_torch, move, torch_normalize
 from ._normalize import Line, batch_normalize
 
@@ -69,12 +69,12 @@ class BatchNorm(BatchStatistics):
                 self.register_buffer(name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
         weight, bias = self._gamma_beta
         running_mean, running_var = self._buffers["running_mean"], self._buffers["running_var"]
+        _checks.features(x, self.num_features, running_mean if weight is None else weight)
         tracked = running_mean is not None
         if tracked and not self.training:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, self.eps)
+            return _batch.evaluate(x, running_mean, running_var, weight, bias, self.eps)
         line, groups, _ = self.plan(x)
         if not by_torch(x, groups):
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups)
@@ -93,6 +93,14 @@ class BatchNorm(BatchStatistics):
         if tracked:
             self._move(mean, var)
         return y
+
+    _version = 2  # as torch's: before it, no count of batches was stored
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest) -> None:
+        count = self._buffers["num_batches_tracked"]
+        if count is not None and (local_metadata.get("version") or 1) < 2:
+            state_dict.setdefault(f"{prefix}num_batches_tracked", torch.zeros_like(count, device="cpu"))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def plan(self, x: Tensor) -> tuple[Callable[..., Line], int, tuple[()]]:
         """The line of a training step on x, its number of virtual batches, and the history that it needs: none."""

@@ -18,17 +18,21 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import _checks
+from . import _batch, _checks
 from ._batch import BatchStatistics, by_torch, move, side_by_side, snapshot, statistics, torch_normalize
 from ._normalize import Line, batch_normalize
 
 
 def _correction(std: Tensor, mean: Tensor, running_mean: Tensor, running_std: Tensor, r_max: float, d_max: float):
-    r = (std / running_std).clamp(1 / r_max, r_max)
-    d = ((mean - running_mean) / running_std).clamp(-d_max, d_max)
+    r, d = std / running_std, (mean - running_mean) / running_std
+    if torch.compiler.is_compiling():  # bounds of clamp are constants to it: a graph for every epoch of a ramp
+        one = torch.ones_like(running_std)
+        r_max, d_max = one * r_max, one * d_max
+        r, d = r.minimum(r_max).maximum(one / r_max), d.minimum(d_max).maximum(-d_max)
+    else:
+        r, d = r.clamp(1 / r_max, r_max), d.clamp(-d_max, d_max)
     return r.detach(), d.detach()
 
 
@@ -88,16 +92,16 @@ class BatchRenorm(BatchStatistics):
             self.set_limits(*self.schedule(epoch, total_epochs))
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
         weight, bias = self._gamma_beta
         running_mean, running_std = self._buffers["running_mean"], self._buffers["running_std"]
+        _checks.features(x, self.num_features, running_mean)
         if not self.training:
-            if running_std.dtype in (torch.float16, torch.bfloat16):  # where σ² leaves the range
+            if running_std.dtype in _checks.HALF:  # where σ² leaves the range
                 running_mean, running_std = running_mean.float(), running_std.float()
                 weight, bias = (None, None) if weight is None else (weight.float(), bias.float())
             # ε is in σ already; torch wants one all the same
             var, tiny = running_std.square(), torch.finfo(running_std.dtype).tiny
-            return F.batch_norm(x, running_mean, var, weight, bias, False, 0.0, tiny)
+            return _batch.evaluate(x, running_mean, var, weight, bias, tiny)
         groups = _checks.batch_groups(x, self.virtual_batch_size)
         history = snapshot(running_mean, running_std)
         if by_torch(x, groups):

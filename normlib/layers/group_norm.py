@@ -23,9 +23,9 @@ from ._normalize import precision
 
 def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """`F.group_norm`, also where torch's own is wrong, channels-last on the CPU with a large mean, or slow."""
-    if x.is_cpu and x.dim() == 2 and x.numel() >= 1 << 12:
+    if x.is_cpu and x.dim() == 2 and x.numel() >= 1 << 12 and precision(x) == x.dtype:
         rows = x.reshape(-1, x.shape[1] // num_groups)
-        if rows.shape[1] <= 4 and precision(x) == x.dtype:  # too short to be vectorised along: across them instead
+        if rows.shape[1] <= 4:  # too short to be vectorised along: across them instead
             values = rows.t().contiguous()
             values = values - values[:1].detach()  # exact where a group is constant, and with a large mean
             centered = values - values.mean(0)
@@ -33,7 +33,7 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         else:  # each a row of Layer Norm, whose kernel is faster
             y = F.layer_norm(rows, rows.shape[1:], eps=eps)
         y = y.reshape(x.shape)
-        return y if weight is None else torch.addcmul(bias.to(y.dtype), y, weight.to(y.dtype))
+        return y if weight is None else torch.addcmul(bias, y, weight)
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
         # torch's channels-last kernel takes E[x²] − E[x]², which cancels; behind one trailing dimension it is not used
         y = F.group_norm(x.flatten(2), num_groups, weight, bias, eps).view(x.shape)
@@ -68,7 +68,7 @@ class GroupNorm(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
+        _checks.features(x, self.num_features, self.weight)
         _checks.sample_groups(x, self.num_groups)
         return group_normalize(x, self.num_groups, self.weight, self.bias, self.eps)
 

@@ -16,11 +16,10 @@ layer normalizes over (per device). λ = 0 is Batch Norm, but for the biased var
 
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import schedules
-from . import _checks
+from . import _batch, _checks
 from ._batch import BatchStatistics, by_torch, move, side_by_side, snapshot, statistics, torch_normalize
 from ._normalize import Line, batch_normalize
 
@@ -85,12 +84,12 @@ class MomentumBatchNorm(BatchStatistics):
         self.momentum_lambda = schedules.momentum_lambda(epoch, total_epochs, self.batch_size, self.ideal_batch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
         weight, bias = self._gamma_beta
         buffers, lam = self._buffers, self.momentum_lambda
         running_mean, running_var = buffers["running_mean"], buffers["running_var"]
+        _checks.features(x, self.num_features, running_mean)
         if not self.training:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, self.eps)
+            return _batch.evaluate(x, running_mean, running_var, weight, bias, self.eps)
         groups = _checks.batch_groups(x, self.virtual_batch_size)
         old_mean, old_var = buffers["momentum_mean"], buffers["momentum_var"]
         if lam == 0 and by_torch(x, groups):  # Batch Norm

@@ -82,9 +82,9 @@ def test_a_cluster_that_is_not_there_is_an_error_in_seconds(tiny, tmp_path, monk
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     client, patience = distributed.Client, []
     monkeypatch.setattr(distributed, "Client", lambda *a, **k: patience.append(k["timeout"]) or client(*a, **k))
-    with pytest.raises(OSError, match="scheduler must be the address of a running Dask scheduler, got"):
+    with pytest.raises(OSError, match=r"scheduler must be the address of a running Dask scheduler, .*got"):
         run(tiny, seeds=1, scheduler=address, runs=tmp_path)
-    assert patience == [1]
+    assert patience == ([1] if address[-1].isdigit() else [])  # without a port nobody is asked
     assert list(tmp_path.iterdir()) == []
 
 

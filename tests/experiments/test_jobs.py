@@ -374,3 +374,18 @@ def test_refused_arguments(tiny, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(**{"grid": tiny, "runs": tmp_path} | arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_record_of_a_seed_not_asked_for_is_set_aside_too(tiny, tmp_path, here, fake):
+    run(tiny, seeds=2, runs=tmp_path)
+    other = jobs.record_path(tmp_path / "tiny", tiny.configs("short", 2)[-1])
+    other.write_text(other.read_text()[:300])
+    with pytest.warns(RunWarning, match=f"{other.name}.*set aside as {other.name}.damaged"):
+        assert run(tiny, seeds=1, runs=tmp_path) == 0
+    assert not other.exists()
+
+
+def test_a_choice_that_leaves_no_run_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="only must leave a run, got method=bn norm=ln, which no run of tiny"):
+        run(tiny, seeds=1, only=["method=bn", "norm=ln"], runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []

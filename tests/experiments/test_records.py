@@ -101,6 +101,7 @@ WRONG = {
     "final": (lambda r: r.update(final=0.3), "final is not the last"),
     "best": (lambda r: r.update(best=None), "best is not finite"),
     "per class": (lambda r: r.update(per_class=None), "per_class must be a list, got None"),
+    "share": (lambda r: r.update(best=1.5), r"best must be in \[0, 1\], got \[1\.5\]"),
     "null class": (lambda r: r.update(per_class=[None]), "per_class is not finite"),
     "environment": (lambda r: without(r["environment"], "device"), "environment incomplete"),
     "no environment": (lambda r: r.update(environment="here"), "environment must be an object"),
@@ -160,7 +161,7 @@ def test_a_record_under_another_name_is_refused(tmp_path):
 def test_a_diverged_run_has_gaps(tmp_path):
     record = make(diverged_at=7)
     record |= {"final": None, "best": 0.5}
-    record["curves"] = {name: [0.5, None] for name in records.CURVES}
+    record["curves"] = {name: [0.5, None] for name in records.CURVES} | {"epoch_seconds": [0.5, 0.5]}
     assert read(records.write(record, tmp_path)) == record
 
 

@@ -97,3 +97,18 @@ def test_a_diverging_run_is_recorded_as_such(tmp_path):
     assert record["diverged_at"] == 1
     assert record["final"] is None
     assert read(records.write(record, tmp_path))["curves"]["train_loss"][0] is None
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(tiny, monkeypatch, name):
+    monkeypatch.setenv("NORMLIB_DEVICE", name)
+    with pytest.raises(ValueError, match=f"NORMLIB_DEVICE must be a device of torch's here, got '{name}'"):
+        runner.execute("tiny", tiny.configs("short", 1)[0])
+
+
+def test_data_go_to_the_device(tiny, monkeypatch):
+    monkeypatch.setenv("NORMLIB_DEVICE", "meta")  # the one device beside the CPU that every machine has
+    assert runner.device() == "meta"
+    images = runner._data("digits", 8, 20, 10, None, runner.device())
+    assert images.x_train.is_meta
+    assert images.y_test.is_meta

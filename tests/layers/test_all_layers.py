@@ -9,9 +9,12 @@ import torch
 import torch._inductor.config
 from compare import assert_same, few_values, measure, normal, randomize
 from references import CASES, METHODS, NAMES, SHAPES, C, build, contract, pair, shapes_for, spread, state
+from torch._dynamo.utils import counters
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.utils.checkpoint import checkpoint
 
-from normlib.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, MomentumBatchNorm, _batch
+from normlib.layers import BatchNorm, BatchRenorm, GroupNorm, InstanceNorm, LayerNorm, MomentumBatchNorm, _batch
+from normlib.schedules import renorm_limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PATHS = {"kernel": 1 << 60, "fused": 0}
@@ -48,6 +51,22 @@ def test_channels_last(path, method, shape):
     got = measure(layer, x.to(memory_format=memory_format), dy.to(memory_format=memory_format))
     assert_same(got, measure(plain, x, dy))
     assert got["y"].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(4, C, 7, 1), (1, C, 5, 3), (3, C, 1, 5)], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dimension_of_size_1_whatever_the_memory_order(path, method, shape, training):
+    """There torch's Batch Norm takes a gradient for channels-last, or not, apart from its input (2.11)."""
+    layer = randomize(each(method)).double().train(training)
+    x, dy = spread(normal(*shape)), normal(*shape, seed=1)
+    expected = measure(copy.deepcopy(layer), x.flatten(2), dy.flatten(2))
+    expected |= {name: expected[name].view(shape) for name in ("y", "dx")}
+    for order in ((0, 1, 2, 3), (0, 2, 3, 1), (1, 0, 2, 3), (3, 2, 1, 0)):
+        back = [order.index(d) for d in range(4)]
+        other = dy.permute(order).contiguous().permute(back)
+        for given in (x, x.permute(order).contiguous().permute(back)):
+            assert_same(measure(copy.deepcopy(layer), given, other), expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -167,6 +186,21 @@ def test_compiled_without_a_graph_break(path, method, backend):
         assert_same({"y": compiled(x)}, {"y": plain(x)})
     compiled.eval(), plain.eval()
     assert_same({"y": compiled(x).detach()}, {"y": plain(x).detach()})
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore:.*should not be instantiated:DeprecationWarning"
+)
+def test_a_moving_schedule_compiles_no_graph_for_every_epoch():
+    torch.compiler.reset()
+    counters.clear()
+    ramp = lambda epoch, epochs: renorm_limits(epoch - 1, start=2, r_end=epochs, d_end=epochs)  # noqa: E731
+    for layer in (BatchRenorm(C, schedule=ramp), MomentumBatchNorm(C, batch_size=4)):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        for epoch in range(1, 13):  # more than torch's limit of 8
+            layer.set_epoch(epoch, 12)
+            compiled(normal(*SHAPES[2], dtype=torch.float32)).sum().backward()
+    assert counters["stats"]["unique_graphs"] <= 4
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
@@ -448,7 +482,28 @@ def test_large_mean_small_deviation(path, method, memory_format):
     hard(method, x, 4e-3)  # float32 numbers are 2⁻¹⁰ apart there
 
 
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("shape", [(32, C, 40, 40), (65536, C)], ids=str)
+@pytest.mark.parametrize("method", BATCH)
+def test_large_mean_of_many_values(path, method, shape):
+    x = (normal(*shape) + 1e4).float()
+    if x.dim() == 4:
+        x = x.to(memory_format=torch.channels_last)
+    layer = each(method)
+    expected = copy.deepcopy(layer).double()(x.double())
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-6, atol=2e-3)
+
+
+@pytest.mark.parametrize("layer", [BatchRenorm(C), MomentumBatchNorm(C, 4)], ids=lambda layer: type(layer).__name__)
+def test_a_layer_with_a_history_is_not_computed_twice_for_a_gradient(layer):
+    """torch.utils.checkpoint would do so, from a history that has moved on, and get another gradient."""
+    layer.momentum_lambda = 0.5  # Batch Renorm has no use for it
+    x = normal(*SHAPES[2], dtype=torch.float32).requires_grad_()
+    y = checkpoint(layer, x, use_reentrant=False)
+    with pytest.raises(RuntimeError, match="leave it outside of checkpointed blocks"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_constant_channels_give_the_bias(path, method, memory_format):
     # sums and means of 1024 of them are exact in float32; BCN's second half enlarges errors of the first once more
@@ -505,3 +560,14 @@ def test_reprs_name_what_was_asked():
     assert text.startswith("MomentumBatchNorm(4, batch_size=2, ideal_batch_size=32, tau=0.99")
     assert text.endswith("momentum_lambda=0.0, eps=1e-05, affine=True, virtual_batch_size=2)")
     assert "virtual_batch_size" not in repr(BatchNorm(4))
+
+
+@pytest.mark.parametrize("size", [2, 40])
+@pytest.mark.parametrize("method", METHODS)
+def test_another_dtype_is_refused_whatever_the_size_and_changes_nothing(method, size):
+    layer = each(method)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(ValueError, match=r"x must have the layer's dtype torch\.float32, .* got torch\.float64"):
+        layer(normal(8, C, size, size))
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -619,3 +619,16 @@ def test_saves_no_more_than_one_tensor_of_the_input_size(path, virtual, affine):
     sizes = sorted(saved.values(), reverse=True)
     assert sizes[0] == x.numel() * 4
     assert sum(sizes[1:]) <= 8 * CHANNELS * 4 * (1 if virtual is None else 2)
+
+
+def test_a_state_from_before_the_count_of_batches_loads_as_into_torchs_layer():
+    old = {name: value for name, value in nn.BatchNorm2d(4).state_dict().items() if "tracked" not in name}
+    assert list(old) == ["weight", "bias", "running_mean", "running_var"]
+    layer = BatchNorm(4)
+    layer.num_batches_tracked += 3
+    layer.load_state_dict(old)
+    assert layer.num_batches_tracked == 0
+    now = nn.BatchNorm2d(4).state_dict()  # of a version that stores the count: not whole without it
+    del now["num_batches_tracked"]
+    with pytest.raises(RuntimeError, match="num_batches_tracked"):
+        layer.load_state_dict(now)

@@ -87,3 +87,17 @@ def test_many_flat_values_take_another_kernel_with_the_same_result(affine):
     if affine:
         theirs.load_state_dict(randomize(layer).state_dict())
     same_function(layer, theirs, (64, 96))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_many_flat_values_in_half_precision_are_rounded_once(dtype):
+    layer = GroupNorm(64, 8)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    x, dy = (torch.randn(256, 64, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (1, 2))
+    exact = nn.GroupNorm(8, 64).double()
+    exact.load_state_dict(layer.state_dict())
+    y, expected = layer(x), exact(x.double())
+    assert ((y.double() - expected).abs() <= 1.01 * torch.finfo(dtype).eps * expected.abs().clamp(min=1e-3)).all()
+    (slope,) = torch.autograd.grad(y, layer.weight, dy)
+    (wanted,) = torch.autograd.grad(expected, exact.weight, dy.double())
+    torch.testing.assert_close(slope.double(), wanted, rtol=1e-4, atol=1e-4)

@@ -53,7 +53,7 @@ class MeanOnlyBatchNorm(BatchStatistics):
         self.add_statistics(running_mean=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        _checks.features(x, self.num_features)
+        _checks.features(x, self.num_features, self.running_mean)
         weight, bias, running_mean = self.weight, self.bias, self.running_mean
         if not self.training:
             tiny = torch.finfo(running_mean.dtype).tiny  # torch wants an ε
