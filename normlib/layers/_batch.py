@@ -12,6 +12,8 @@ from ._normalize import innermost, precision
 # sides), up to half as many for virtual batches, which must be copied for it. Above, its statistics loop is the slower
 # for channels-first tensors.
 _FEW = 1 << 18
+# Up to so many values a channel, a sum in float32 is exact enough for a mean of 10⁴ deviations.
+_MANY = 1 << 10
 
 
 class AllOrNothing(nn.Module):
@@ -98,7 +100,8 @@ def torch_normalize(
     seen = side_by_side(x, groups)
     # The kernel sums in float32, on the CPU one value after another where channels are innermost: from the first value
     # on, so that a large mean costs no digits.
-    centered = groups > 1 or (x.is_cpu and precision(x) == x.dtype and (x.dim() == 2 or not x.is_contiguous()))
+    many = x.is_cpu and x.numel() > _MANY * x.shape[1] and precision(x) == x.dtype
+    centered = groups > 1 or (many and (x.dim() == 2 or not x.is_contiguous()))
     if centered:
         origin = seen.detach()[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
         seen = seen - origin
