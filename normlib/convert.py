@@ -85,11 +85,10 @@ def convert_norm(model: nn.Module, name: str, **options) -> nn.Module:
     """Replace every Batch Norm of a model, in place, by the layer `name`; return the model.
 
     Batch Norms are torch's (1d, 2d, 3d, sync) and `layers.BatchNorm`, but for the first half of a
-    `layers.BatchChannelNorm`. The new layer keeps weight and bias (the same
-    parameters, so that an optimizer made before goes on), ε unless given, device, dtype, training mode and hooks; a
-    "bn" also its momentum and track_running_stats unless given;
-    running statistics where they mean the same: mean and variance for "bn", "mbn" and "bcn", mean and
-    √(variance + ε) for "brn".
+    `layers.BatchChannelNorm`. The new layer keeps weight and bias (the same parameters, so that an optimizer made
+    before goes on), ε unless given, device, dtype, training mode and hooks; a "bn" also its momentum and
+    track_running_stats unless given; running statistics where they mean the same: mean and variance for "bn", "mbn" and
+    "bcn", mean and √(variance + ε) for "brn".
 
     Args:
         model: any module; returned itself, or its replacement if it is a Batch Norm.

@@ -503,7 +503,7 @@ def test_a_layer_with_a_history_is_not_computed_twice_for_a_gradient(layer):
         y.sum().backward()
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_constant_channels_give_the_bias(path, method, memory_format):
     # sums and means of 1024 of them are exact in float32; BCN's second half enlarges errors of the first once more
