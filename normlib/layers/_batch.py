@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
 from . import _checks
-from ._normalize import innermost, precision
+from ._checks import precision
+from ._normalize import innermost
 
 # On a CPU one call of torch's kernel beats our few vectorised passes up to so many values (`make bench` shows both
 # sides), up to half as many for virtual batches, which must be copied for it. Above, its statistics loop is the slower
@@ -80,7 +81,7 @@ def by_torch(x: Tensor, groups: int) -> bool:
         return True
     if groups > 1:  # in half precision the kernel would keep the many statistics in that precision too
         return x.numel() <= _FEW // 2 and precision(x) == x.dtype
-    return not (x.numel() > _FEW and x.is_contiguous())
+    return x.numel() <= _FEW
 
 
 def torch_normalize(

@@ -4,7 +4,8 @@ import math
 from numbers import Integral
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -90,3 +91,17 @@ def divisor(name: str, value, number: int) -> int:
         near = min(divisors(number), key=lambda d: (abs(d - value), d))
         raise ValueError(f"{name} must divide the {number} channels, got {value}; the nearest divisor is {near}")
     return value
+
+
+def precision(x: Tensor) -> torch.dtype:
+    """Half-precision inputs are normalized in float32: their sums overflow or lose everything."""
+    return torch.float32 if x.dtype in HALF else x.dtype
+
+
+def plain(x: Tensor) -> bool:
+    """Whether x is values on a CPU and no more: elsewhere no choice may depend on a value, nor a kernel be unknown."""
+    return (
+        x.is_cpu
+        and type(x) in (Tensor, nn.Parameter)
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
+    )

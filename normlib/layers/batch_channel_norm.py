@@ -31,7 +31,9 @@ from torch.nn.modules import module as modules
 
 from . import _batch, _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot, statistics
-from ._normalize import Line, as_before, batch_normalize, batched, layout_of, precision, seen_as, sum_of_squares
+from ._checks import precision
+from ._normalize import Line, as_before, batch_normalize, batched, innermost, layout_of, seen_as, sum_of_squares
+from ._rows import moments_of, sums
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
 
@@ -41,7 +43,7 @@ _PLANE = 16
 
 def _few(x: Tensor) -> bool:
     """Whether x is so small that two kernels are quicker than the dozens of calls that both halves at once take."""
-    return x.numel() <= _batch._FEW // 8
+    return x.numel() <= (_batch._FEW if innermost(x) else _batch._FEW // 8)
 
 
 def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
@@ -98,21 +100,28 @@ class _BatchChannelNormalize(torch.autograd.Function):
         layout = layout_of(x, len(x))
         seen = seen_as(x, layout).to(precision(x))
         # centered first, as in _normalize.py, but in each plane
-        near = seen.narrow(layout.dims[-1], 0, -(-layout.n // 16)).mean(layout.dims, keepdim=True)
-        centered = seen - near
-        rest = centered.sum(layout.dims, keepdim=True).div_(layout.n)
-        var = (sum_of_squares(centered, layout) / layout.n - rest.square()).clamp_(min=0)
-        near, rest, var = (v.view(groups, -1, x.shape[1]) for v in (near, rest, var))
+        found = moments_of(x, len(x))
+        if found is None:
+            near = seen.narrow(layout.dims[-1], 0, -(-layout.n // 16)).mean(layout.dims, keepdim=True)
+            centered = seen - near
+            rest = origin = centered.sum(layout.dims, keepdim=True).div_(layout.n)
+            var = (sum_of_squares(centered, layout) / layout.n - rest.square()).clamp_(min=0)
+        else:
+            centered, near, var = found
+            rest, origin = torch.zeros_like(near), near
+        near, rest, origin, var = (v.view(groups, -1, x.shape[1]) for v in (near, rest, origin, var))
         planes = _Planes.of(near, rest, var, gamma, beta, num_groups, eps, line, history)
         scale, shift = planes.scale * planes.inverse, planes.from_group * planes.inverse
         if weight is not None:
             scale, shift = scale * weight.unsqueeze(-1), shift * weight.unsqueeze(-1) + bias.unsqueeze(-1)
-        scale, shift = scale.flatten(-2), shift.flatten(-2) - scale.flatten(-2) * rest
+        scale, shift = scale.flatten(-2), shift.flatten(-2) - scale.flatten(-2) * origin
         scale, shift = (v.expand_as(rest).reshape(layout.stat) for v in (scale, shift))
-        y = as_before(centered.mul_(scale).add_(shift).to(x.dtype), layout, x).detach()
+        y = centered.mul_(scale).add_(shift) if found is None else torch.addcmul(shift, centered, scale)
+        y = as_before(y.to(x.dtype), layout, x).detach()
         if not (x.dim() in (4, 5) and x.stride(1) == 1):  # as Group Norm returns it
             y = y.contiguous()
         ctx.save_for_backward(x, gamma, beta, weight, bias, near, rest, var, *history)
+        ctx.by_rows = found is not None
         ctx.num_groups, ctx.eps, ctx.line, ctx.groups = num_groups, eps, line, groups
         statistics = planes.mean.squeeze(1), planes.var.squeeze(1)
         ctx.mark_non_differentiable(*statistics)
@@ -142,8 +151,11 @@ class _BatchChannelNormalize(torch.autograd.Function):
         grouped = (-1, (ctx.num_groups, -1))
 
         # Σ ∂L/∂y and Σ ∂L/∂y (x − its mean) over each plane
-        dy_sum = dy.sum(layout.dims).view_as(near)
-        dyx_sum = (seen - near.view(layout.stat)).mul_(dy).sum(layout.dims).view_as(near) - rest * dy_sum
+        if ctx.by_rows:
+            dy_sum, dyx_sum = (v.view_as(near) for v in sums(dy, seen, near.view(layout.stat)))
+        else:
+            dy_sum = dy.sum(layout.dims).view_as(near)
+            dyx_sum = (seen - near.view(layout.stat)).mul_(dy).sum(layout.dims).view_as(near) - rest * dy_sum
         g, gx = dy_sum.unflatten(*grouped), dyx_sum.unflatten(*grouped)
         dweight = dbias = None
         slope = scale * inverse  # ∂L/∂x = slope · γ' ∂L/∂y + …
@@ -180,7 +192,8 @@ class _BatchChannelNormalize(torch.autograd.Function):
         by_x = by_x + tilt
         shift = shift + level + tilt * planes.from_batch - by_x * (near + rest)
         by_dy, by_x, shift = (v.reshape(layout.stat) for v in (by_dy, by_x, shift))
-        dx = (seen * by_x).add_(shift).addcmul_(dy, by_dy)
+        dx = torch.addcmul(shift, seen, by_x) if ctx.by_rows else (seen * by_x).add_(shift)
+        dx.addcmul_(dy, by_dy)
         return as_before(dx.to(x.dtype), layout, x), dgamma, dbeta, dweight, dbias, *others
 
 
@@ -265,8 +278,9 @@ class BatchChannelNorm(AllOrNothing):
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
     The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
-    alone; the input of the second half is kept too where it is small (up to 2^15 values, or planes of less than 16
-    positions), where `batch` has hooks or is in evaluation, and under torch.compile, torch.jit.trace and torch.func.
+    alone; the input of the second half is kept too where it is small (up to 2^15 values, 2^18 with channels innermost,
+    or planes of less than 16 positions), where `batch` has hooks or is in evaluation, and under torch.compile,
+    torch.jit.trace and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as

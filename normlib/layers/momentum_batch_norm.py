@@ -100,7 +100,7 @@ class MomentumBatchNorm(BatchStatistics):
         else:
             line, history = partial(_line, self.eps, lam), snapshot(old_mean, old_var)
             y, mean, var = batch_normalize(x, weight, bias, line, groups=groups, history=history)
-        mean, var = mean.mean(0), var.mean(0)
+        mean, var = (v[0] if groups == 1 else v.mean(0) for v in (mean, var))
         buffers["num_batches_tracked"].add_(1)
         for buffer, new, share in (
             (old_mean, mean, 1 - lam),

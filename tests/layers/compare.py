@@ -3,14 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from normlib.layers import _batch, batch_channel_norm
+from normlib.layers import _batch, _rows, batch_channel_norm
+
+PATHS = ("kernel", "fused", "rows")
 
 
-def few_values(monkeypatch, few: int) -> None:
-    """Take the paths for tensors below a threshold as if it stood at `few`: all at 1 << 60, none at 0."""
-    monkeypatch.setattr(_batch, "_FEW", few)
-    if few == 0:
+def take(monkeypatch, path: str) -> None:
+    """Whatever the size: torch's kernel, the fused normalization, or the one that reads channels-last by rows."""
+    monkeypatch.setattr(_batch, "_FEW", 1 << 60 if path == "kernel" else 0)
+    if path != "kernel":
         monkeypatch.setattr(batch_channel_norm, "_PLANE", 0)
+    if path == "fused":
+        monkeypatch.setattr(_rows, "plain", lambda x: False)
+    else:
+        monkeypatch.setattr(_rows, "_MANY", 0)
+        monkeypatch.setattr(_rows, "_EACH", 0)
 
 
 class TorchBatchNorm(nn.modules.batchnorm._BatchNorm):

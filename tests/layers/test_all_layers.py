@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 import torch._inductor.config
-from compare import assert_same, few_values, measure, normal, randomize
+from compare import PATHS, assert_same, measure, normal, randomize, take
 from references import CASES, METHODS, NAMES, SHAPES, C, build, contract, pair, shapes_for, spread, state
 from torch._dynamo.utils import counters
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -17,15 +17,14 @@ from normlib.layers import BatchNorm, BatchRenorm, GroupNorm, InstanceNorm, Laye
 from normlib.schedules import renorm_limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PATHS = {"kernel": 1 << 60, "fused": 0}
 ONE_EACH = {method: cases[1 if method == "mbn" else 0] for method, (_, _, cases) in METHODS.items()}
 RENORM = {"r_max": 1.5, "d_max": 0.5}
 
 
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """torch's kernel and the fused normalization, whatever the size."""
-    few_values(monkeypatch, PATHS[request.param])
+    """Each way to compute, whatever the size."""
+    take(monkeypatch, request.param)
     return request.param
 
 
@@ -209,7 +208,7 @@ def test_a_moving_schedule_compiles_no_graph_for_every_epoch():
 )
 def test_compiled_by_inductor(monkeypatch, tmp_path):
     """The default backend recomputes still more; what keeps it from the history is the same in all layers."""
-    few_values(monkeypatch, 0)
+    take(monkeypatch, "fused")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     # no precompiled headers, no trial compilations for vector instructions: most of a minute for one use
     monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", False)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from compare import TorchBatchNorm, assert_same, few_values, measure, normal, randomize
+from compare import PATHS, TorchBatchNorm, assert_same, measure, normal, randomize, take
 from references import C, moments, per_channel, scaled, spread, state
 
 from normlib.layers import BatchNorm, BatchRenorm
@@ -18,9 +18,9 @@ X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
 UNBOUND = {"r_max": math.inf, "d_max": math.inf}
 
 
-@pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
+@pytest.fixture(params=PATHS, autouse=True)
 def path(request, monkeypatch):
-    few_values(monkeypatch, request.param)
+    take(monkeypatch, request.param)
 
 
 def test_defaults():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compare import assert_same, few_values, measure, normal, randomize
+from compare import PATHS, assert_same, measure, normal, randomize, take
 from references import C, moments, per_channel, scaled, spread, state
 
 from normlib.layers import BatchNorm, MomentumBatchNorm
@@ -13,9 +13,9 @@ SHAPE = (4, C, 3, 2)
 X, DY = spread(normal(*SHAPE)), normal(*SHAPE, seed=1)
 
 
-@pytest.fixture(params=[1 << 60, 0], ids=["kernel", "fused"], autouse=True)
+@pytest.fixture(params=PATHS, autouse=True)
 def path(request, monkeypatch):
-    few_values(monkeypatch, request.param)
+    take(monkeypatch, request.param)
 
 
 def as_batch_norm(layer):

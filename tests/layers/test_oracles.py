@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from compare import assert_same, few_values, measure, normal, randomize
+from compare import PATHS, assert_same, measure, normal, randomize, take
 
 from normlib.layers import BatchRenorm, WSConv2d
 
@@ -30,12 +30,12 @@ def keras(tmp_path_factory):
 
 
 @installed("keras")
-@pytest.mark.parametrize("few", [1 << 60, 0], ids=["kernel", "fused"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("limits", [(1.0, 0.0), (1.5, 0.5), (math.inf, math.inf)], ids=str)
 @pytest.mark.parametrize("alpha", [0.01, 0.3])
-def test_batch_renorm_of_keras(monkeypatch, keras, few, limits, alpha):
+def test_batch_renorm_of_keras(monkeypatch, keras, path, limits, alpha):
     """ε = 1e-3 there by default; α = 1 − renorm_momentum; its evaluation averages with `momentum`, here the same."""
-    few_values(monkeypatch, few)
+    take(monkeypatch, path)
     r_max, d_max = limits
     clipping = {} if r_max == math.inf else {"rmax": r_max, "rmin": 1 / r_max, "dmax": d_max}
     options = {"renorm": True, "renorm_clipping": clipping, "momentum": 1 - alpha, "renorm_momentum": 1 - alpha}

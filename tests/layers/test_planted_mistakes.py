@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compare import few_values
+from compare import PATHS, take
 from references import (
     METHODS,
     WrittenBatchChannelNorm,
@@ -39,10 +39,10 @@ def rejected(method, kind=None, **options):
         contract(method, OPTIONS[method] | options, kind)
 
 
-@pytest.mark.parametrize("few", [1 << 60, 0], ids=["kernel", "fused"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", OPTIONS)
-def test_the_contract_accepts_the_layers(monkeypatch, method, few):
-    few_values(monkeypatch, few)
+def test_the_contract_accepts_the_layers(monkeypatch, method, path):
+    take(monkeypatch, path)
     contract(method, OPTIONS[method])
 
 
@@ -57,15 +57,20 @@ def test_the_contract_accepts_the_formulas(method):
 
 @pytest.fixture
 def kernel(monkeypatch):
-    few_values(monkeypatch, 1 << 60)
+    take(monkeypatch, "kernel")
 
 
 @pytest.fixture
 def fused(monkeypatch):
-    few_values(monkeypatch, 0)
+    take(monkeypatch, "fused")
 
 
-both = pytest.mark.parametrize("few", [1 << 60, 0], ids=["kernel", "fused"])
+@pytest.fixture(params=["fused", "rows"])
+def ours(request, monkeypatch):
+    take(monkeypatch, request.param)
+
+
+every = pytest.mark.parametrize("path", PATHS)
 
 
 def correction(r_detached=True, d_detached=True, squared=False):
@@ -98,23 +103,23 @@ def test_r_or_d_not_detached(monkeypatch, gradients_in_statistics, mistake):
         contract("brn", OPTIONS["brn"])
 
 
-@both
-def test_renorm_with_the_variance_for_the_deviation(monkeypatch, few):
-    few_values(monkeypatch, few)
+@every
+def test_renorm_with_the_variance_for_the_deviation(monkeypatch, path):
+    take(monkeypatch, path)
     monkeypatch.setattr(brn, "_correction", correction(squared=True))
     rejected("brn")
 
 
-@both
-def test_renorm_with_r_and_d_frozen(monkeypatch, few):
-    few_values(monkeypatch, few)
+@every
+def test_renorm_with_r_and_d_frozen(monkeypatch, path):
+    take(monkeypatch, path)
     monkeypatch.setattr(brn, "_correction", lambda std, mean, *_: (torch.ones_like(std), torch.zeros_like(mean)))
     rejected("brn")
 
 
-@both
-def test_renorm_updated_before_use(monkeypatch, few):
-    few_values(monkeypatch, few)
+@every
+def test_renorm_updated_before_use(monkeypatch, path):
+    take(monkeypatch, path)
     right, rate = brn._correction, OPTIONS["brn"]["momentum"]
 
     def late(std, mean, running_mean, running_std, *limits):
@@ -124,9 +129,9 @@ def test_renorm_updated_before_use(monkeypatch, few):
     rejected("brn")
 
 
-@both
-def test_renorm_clipped_on_one_side(monkeypatch, few):
-    few_values(monkeypatch, few)
+@every
+def test_renorm_clipped_on_one_side(monkeypatch, path):
+    take(monkeypatch, path)
     right = brn._correction
     monkeypatch.setattr(brn, "_correction", lambda *a: (right(*a[:4], float("inf"), a[5])[0], right(*a)[1]))
     rejected("brn", r_max=1.1)
@@ -174,7 +179,7 @@ def test_estimates_centred_on_the_new_mean_in_the_kernels_path(monkeypatch, kern
     rejected("bcn-estimate")
 
 
-def test_estimates_centred_on_the_new_mean(monkeypatch, fused):
+def test_estimates_centred_on_the_new_mean(monkeypatch, ours):
     def line(eps, rate, mean, var, old_mean, old_var):
         new = (1 - rate) * old_mean + rate * mean
         slope = ((1 - rate) * old_var + rate * (var + (mean - new).square()) + eps).rsqrt()
@@ -195,7 +200,7 @@ def test_estimates_centred_on_the_new_mean(monkeypatch, fused):
     ],
     ids=["σ² whole", "σ² constant", "μ whole", "μ constant", "x − μ_B for x̂ in ⟨g x̂⟩"],
 )
-def test_momentum_without_its_share_of_the_gradient(monkeypatch, fused, mistake):
+def test_momentum_without_its_share_of_the_gradient(monkeypatch, ours, mistake):
     right = mbn._line
 
     def line(eps, lam, *statistics):
