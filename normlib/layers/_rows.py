@@ -40,7 +40,7 @@ def rows_of(x: Tensor, groups: int) -> Tensor | None:
 
 def rows_like(x: Tensor, rows: Tensor) -> Tensor:
     """The rows of another tensor of the same size, whatever its memory order."""
-    # contiguous, since the gradient of a sum is one value seen many times
+    # contiguous: with the gradient of a sum, one value seen many times, the kernels would be slow
     x = (x if x.dim() == 2 else x.movedim(1, -1)).reshape(rows.shape).contiguous()
     return x.float() if x.dtype in HALF else x
 
