@@ -49,7 +49,8 @@ lint: $(STAMP) ## ruff: rules and layout, notebooks included
 test: lint ## every check: lint, notebooks, the built book, package
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-cell-timeout=120 chapters # kept for the book
 	@$(MAKE) book
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests # two cores: some wait for a browser
+# Two cores: some wait for a browser; in the order of the folders, where the longest tests do not come last
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
 # Colab's versions before those of .venv on the path: what both have alike, such as torch, is installed once.
 $(COLAB_STAMP): requirements-colab.txt $(STAMP)

@@ -6,22 +6,10 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
 (function () {
   "use strict";
 
-  /* What is far from the window is laid out after the page is shown (book.css), piece by piece when nothing else is to be
-     done; all at once for a jump within the page, which must find the heights above its target as they are. */
-  let unseen = []; // blocks not laid out yet
-
-  function layOut(blocks) {
-    for (const block of blocks) block.style.contentVisibility = "visible";
-  }
-
+  /* What is far from the window is laid out when it comes near (book.css); all at once for a jump within the page, which
+     must find the heights above its target as they are, and for one who goes by keyboard. */
   function layOutAll() {
-    layOut(unseen);
-    unseen = [];
-  }
-
-  function layOutNext() {
-    layOut(unseen.splice(0, 1));
-    if (unseen.length > 0) requestIdleCallback(layOutNext);
+    document.documentElement.dataset.whole = "";
   }
 
   /* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. Boxes are measured when they
@@ -55,9 +43,6 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
   );
 
   addEventListener("load", () => {
-    unseen = [...document.querySelectorAll(".bd-article section section > :not(section)")];
-    if (!window.requestIdleCallback) layOutAll();
-    else requestIdleCallback(layOutNext);
     for (const box of document.querySelectorAll(BOXES)) sight.observe(box);
     for (const article of document.querySelectorAll(".bd-article")) new ResizeObserver(measure).observe(article);
   });

@@ -171,6 +171,7 @@ def test_vmap_of_grad_is_a_loop(path, method):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:torch", "ignore:.*should not be instantiated:DeprecationWarning"
 )
+@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 @pytest.mark.parametrize("backend", ["aot_eager", "aot_eager_decomp_partition"])
 @pytest.mark.parametrize("method", METHODS)
 def test_compiled_without_a_graph_break(path, method, backend):

@@ -224,6 +224,7 @@ def test_gradients_inside_vmap(path, virtual):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:.*not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 @pytest.mark.parametrize("virtual", [None, 2])
 def test_compiled_without_a_graph_break(path, virtual):
     torch.compiler.reset()
