@@ -38,7 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="the grids and their profiles").set_defaults(command=_list)
     run = commands.add_parser("run", help="make the missing records of a grid")
     run.set_defaults(command=_run)
-    run.add_argument("--seeds", type=int, default=5, help="runs per combination (default: 5)")
+    run.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        help="runs per combination (default: 5); of those trained together, whole blocks",
+    )
     run.add_argument("--workers", type=int, default=1, help="processes at a time (default: 1)")
     run.add_argument("--only", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="some of the runs")
     run.add_argument("--dry-run", action="store_true", help="show what is recorded and missing, and what it costs")

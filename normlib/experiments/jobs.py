@@ -95,7 +95,7 @@ def run(
     Args:
         grid: a name from `GRIDS`, or a Grid.
         profile: which of the grid's profiles.
-        seeds: runs per combination, seeds 0 … seeds − 1.
+        seeds: runs per combination, seeds 0 … seeds − 1, and what is left of the last block.
         workers: processes at a time, one thread each.
         only: conditions "key=value" on the configuration, see `select`.
         scheduler: address of a running Dask scheduler, whose workers are used instead.
