@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
 from . import _checks
-from ._checks import precision
+from ._checks import plain, precision
 from ._normalize import innermost
 
 # On a CPU one call of torch's kernel beats our few vectorised passes up to so many values (`make bench` shows both
@@ -75,13 +75,15 @@ class BatchStatistics(AllOrNothing):
         return shown if self.virtual_batch_size is None else [*shown, "virtual_batch_size"]
 
 
-def by_torch(x: Tensor, groups: int) -> bool:
-    """Whether torch's own Batch Norm kernel is at least as fast as ours for this input."""
+def by_torch(x: Tensor, groups: int, statistics: bool = True) -> bool:
+    """Whether torch's own kernel is at least as fast as ours on this input, `statistics` taken by another pass."""
     if not x.is_cpu:
         return True
     if groups > 1:  # in half precision the kernel would keep the many statistics in that precision too
         return x.numel() <= _FEW // 2 and precision(x) == x.dtype
-    return x.numel() <= _FEW
+    if x.numel() <= _FEW or x.is_contiguous():
+        return x.numel() <= _FEW
+    return not (innermost(x) and plain(x)) or (not statistics and x.numel() <= 4 * _FEW)
 
 
 def torch_normalize(

@@ -6,6 +6,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -101,7 +102,8 @@ def precision(x: Tensor) -> torch.dtype:
 def plain(x: Tensor) -> bool:
     """Whether x is values on a CPU and no more: elsewhere no choice may depend on a value, nor a kernel be unknown."""
     return (
-        x.is_cpu
-        and type(x) in (Tensor, nn.Parameter)
+        type(x) in (Tensor, nn.Parameter)
+        and x.is_cpu
+        and forward_ad._current_level < 0
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
     )

@@ -217,11 +217,11 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy, *others):
-        if not ctx.by_rows or torch.is_grad_enabled() or batched(dy):
-            return _BatchNormalize.backward(ctx, dy, *others)
         x, weight, mean, _, *rest = ctx.saved_tensors
+        rows = rows_of(x, ctx.groups) if ctx.by_rows else None
+        if rows is None or torch.is_grad_enabled() or batched(dy):
+            return _BatchNormalize.backward(ctx, dy, *others)
         line = Line(*rest[ctx.histories :])
-        rows = rows_of(x, ctx.groups)
         dy = rows_like(dy, rows)
         n = rows.shape[-2]
         sum_g, sum_gx = sums(dy, rows, mean)

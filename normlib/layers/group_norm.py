@@ -41,7 +41,11 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         return y if weight is None else torch.addcmul(bias, y, weight)
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
         # torch's channels-last kernel takes E[x²] − E[x]², which cancels, and is slow with short groups
-        if x.shape[1] >= 8 * num_groups and plain(x) and precision(x) == x.dtype:
+        if (
+            x.shape[1] >= 8 * num_groups
+            and all(v is None or plain(v) for v in (x, weight, bias))
+            and precision(x) == x.dtype
+        ):
             N, C, *positions = x.shape
             y, mean, inverse = torch.native_group_norm(x, weight, bias, N, C, prod(positions), num_groups, eps)
             if not (mean * inverse).abs().gt(_FAR).any():

@@ -73,12 +73,12 @@ def test_float32_agrees_with_float64(path, shape):
     assert_same(measure(ours.float(), x, dy), measure(theirs, x.double(), dy.double()), 1e-5)
 
 
-def test_large_inputs_take_the_fused_path(fused_calls):
+def test_large_contiguous_inputs_take_the_fused_path(fused_calls):
     layer = BatchNorm(2)
     large, small = torch.zeros(2, 2, 300, 300), torch.zeros(2, 2, 8, 8)
     for x in (small, large, large.to(memory_format=torch.channels_last)):
         layer(x)
-    assert fused_calls == [tuple(large.shape)] * 2
+    assert fused_calls == [tuple(large.shape)]
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 3, 2), (2, 5, 2, 3, 2)], ids=str)

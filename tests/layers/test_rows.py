@@ -1,10 +1,13 @@
 """Sums by torch's kernels over rows of channels, and when they are used."""
 
+import copy
+
 import pytest
 import torch
 from compare import assert_same, measure, normal, randomize, take
+from torch.autograd import forward_ad
 
-from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm, MomentumBatchNorm
+from normlib.layers import BatchChannelNorm, BatchNorm, GroupNorm, MomentumBatchNorm, _rows
 from normlib.layers._rows import _beside, as_image, moments, moments_of, rows_like, rows_of, sums
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,3 +113,38 @@ def test_group_norm_of_channels_last_inputs(groups, mean):
     assert got.is_contiguous(memory_format=torch.channels_last)
     expected = layer.double()(x.double())
     assert_same({"y": got}, {"y": expected}, 1e-5 if mean < 1e4 else 1e-3)
+
+
+LARGE = (2, 8, 200, 200)
+LAYERS = [BatchNorm(8), MomentumBatchNorm(8, 4), GroupNorm(8, 1), BatchChannelNorm(8, 2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_derivatives_forward_in_a_large_channels_last_input(layer):
+    """torch's kernels know them; ours and native_group_norm's for this memory order do not."""
+    if isinstance(layer, BatchChannelNorm):
+        layer.eval()  # in training its two halves at once are a function without one
+    layer = copy.deepcopy(layer).double()
+    x, step = (normal(*LARGE, seed=s).to(memory_format=torch.channels_last) for s in range(2))
+    with forward_ad.dual_level():
+        moved = forward_ad.unpack_dual(copy.deepcopy(layer)(forward_ad.make_dual(x, step))).tangent
+    with torch.no_grad():
+        near = [copy.deepcopy(layer)(x + h * step) for h in (1e-6, -1e-6)]
+    torch.testing.assert_close(moved, (near[0] - near[1]) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_autograd_of_an_eager_forward_pass(monkeypatch):
+    """Its backward pass is traced, where nothing is plain."""
+    take(monkeypatch, "rows")
+    layer, x = BatchNorm(4).double(), normal(4, 4, 3, 2).to(memory_format=torch.channels_last)
+    dy, found = normal(4, 4, 3, 2, seed=1), []
+    for traced in (False, True):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        if traced:
+            monkeypatch.setattr(_rows, "plain", lambda x: False)
+        y.backward(dy)
+        found.append({"dx": leaf.grad})
+    assert_same(*found)
