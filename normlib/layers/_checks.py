@@ -100,10 +100,14 @@ def precision(x: Tensor) -> torch.dtype:
 
 
 def plain(x: Tensor) -> bool:
-    """Whether x is values on a CPU and no more: elsewhere no choice may depend on a value, nor a kernel be unknown."""
+    """Whether x is values on a CPU and no more: elsewhere no choice may depend on a value, nor a kernel be unknown.
+
+    Not so for a subclass of Tensor, nor while something traces, transforms, compiles or looks on.
+    """
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.is_cpu
         and forward_ad._current_level < 0
+        and not torch._C._len_torch_dispatch_stack()
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
     )

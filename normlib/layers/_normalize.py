@@ -207,8 +207,7 @@ class _Rows(torch.autograd.Function):
             a = a * weight
             d = bias if d is None else torch.addcmul(bias, d, weight)
         shift = -a * mean if d is None else torch.addcmul(d, a, mean, value=-1)
-        y = torch.addcmul(shift, rows, a)
-        y = as_image(y if y.dtype == x.dtype else y.to(x.dtype), x).detach()
+        y = as_image(torch.addcmul(shift, rows, a).to(x.dtype), x).detach()
         ctx.histories, ctx.groups, ctx.line = len(history), groups, line
         ctx.save_for_backward(x, weight, mean, var, *history, *through)
         mean, var = mean.view(groups, -1), var.view(groups, -1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ._checks import HALF, plain
 
 # Values from which on several groups are worth a call each, and so many of each.
-_MANY, _EACH = 1 << 20, 1 << 14
+_WORTH, _EACH = 1 << 20, 1 << 14
 # Mean over deviation, squared, from which on x is centered before it is scaled: below, x̂ loses two digits at most.
 _FAR = 1e3
 
@@ -21,10 +21,10 @@ _FAR = 1e3
 def rows_of(x: Tensor, groups: int) -> Tensor | None:
     """The rows of x, (N, C, *), in float32 at least.
 
-    None where they do not lie so in memory, where a group is not worth a call or is a single row, and where x is not
-    `plain`.
+    None where they do not lie so in memory, where a group is not worth a call, is a single row or of a number of rows
+    that does not divide well, and where x is not `plain`.
     """
-    if not plain(x) or (groups > 1 and x.numel() < max(_MANY, groups * _EACH)):
+    if not plain(x) or (groups > 1 and x.numel() < max(_WORTH, groups * _EACH)):
         return None
     if x.dim() > 2:
         if x.is_contiguous() and x.shape[2:].numel() > 1:
@@ -33,7 +33,7 @@ def rows_of(x: Tensor, groups: int) -> Tensor | None:
     if not x.is_contiguous():
         return None
     rows = x.view(-1, x.shape[-1]) if groups == 1 else x.view(groups, -1, x.shape[-1])
-    if rows.shape[-2] == 1:
+    if rows.shape[-2] == 1 or not _beside(*rows.shape[-2:]):
         return None
     return rows.float() if x.dtype in HALF else rows
 
@@ -57,11 +57,13 @@ def as_image(rows: Tensor, like: Tensor) -> Tensor:
 def _beside(n: int, channels: int) -> int:
     """How many rows, a divisor of n, the kernels see as one.
 
-    They sum row after row in float32, so not too many, and are vectorised along a row, which should not be too short.
+    They sum row after row in float32, at most 1024 here, and are vectorised along a row, which should not be too short,
+    nor so long that what they find is no longer little beside the input: 0 where no divisor is so.
     """
     if n <= 1024:
         return 1
-    return next(k for k in range(1, n + 1) if n % k == 0 and n // k <= 1024 and (k * channels >= 64 or k == n))
+    least = max(-(-n // 1024), -(-64 // channels))
+    return next((k for k in range(least, min(4 * least, n // 64) + 1) if n % k == 0), 0)
 
 
 def _image(rows: Tensor, beside: int) -> Tensor:

@@ -151,7 +151,9 @@ class _BatchChannelNormalize(torch.autograd.Function):
         grouped = (-1, (ctx.num_groups, -1))
 
         # Σ ∂L/∂y and Σ ∂L/∂y (x − its mean) over each plane
-        if ctx.by_rows:
+        by_rows = ctx.by_rows and layout.last  # hooks may have changed the order of what was saved
+        if by_rows:
+            dy = dy.contiguous()
             dy_sum, dyx_sum = (v.view_as(near) for v in sums(dy, seen, near.view(layout.stat)))
         else:
             dy_sum = dy.sum(layout.dims).view_as(near)
@@ -192,7 +194,7 @@ class _BatchChannelNormalize(torch.autograd.Function):
         by_x = by_x + tilt
         shift = shift + level + tilt * planes.from_batch - by_x * (near + rest)
         by_dy, by_x, shift = (v.reshape(layout.stat) for v in (by_dy, by_x, shift))
-        dx = torch.addcmul(shift, seen, by_x) if ctx.by_rows else (seen * by_x).add_(shift)
+        dx = torch.addcmul(shift, seen, by_x) if by_rows else (seen * by_x).add_(shift)
         dx.addcmul_(dy, by_dy)
         return as_before(dx.to(x.dtype), layout, x), dgamma, dbeta, dweight, dbias, *others
 

@@ -16,7 +16,7 @@ def take(monkeypatch, path: str) -> None:
     if path == "fused":
         monkeypatch.setattr(_rows, "plain", lambda x: False)
     else:
-        monkeypatch.setattr(_rows, "_MANY", 0)
+        monkeypatch.setattr(_rows, "_WORTH", 0)
         monkeypatch.setattr(_rows, "_EACH", 0)
 
 
