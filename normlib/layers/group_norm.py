@@ -35,7 +35,8 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         y = y.reshape(x.shape)
         return y if weight is None else torch.addcmul(bias, y, weight)
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
-        # torch's channels-last kernel takes E[x²] − E[x]², which cancels; behind one trailing dimension it is not used
+        # torch's channels-last kernel takes E[x²] − E[x]², which cancels, and may crash on its way back where x
+        # needs no gradient (2.11); behind one trailing dimension it is not used
         y = F.group_norm(x.flatten(2), num_groups, weight, bias, eps).view(x.shape)
         return y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
     return F.group_norm(x, num_groups, weight, bias, eps)
