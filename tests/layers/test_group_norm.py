@@ -81,6 +81,16 @@ def test_channels_last_with_a_large_mean(shape, groups):
     assert (y.double() - exact).abs().max() < 4e-3  # neighbours are 2⁻¹⁰ apart at 1e4, and σ = 1
 
 
+def test_channels_last_behind_frozen_layers():
+    """Where x needs no gradient, torch's channels-last kernel ends the process on its way back (2.11)."""
+    layer, x = GroupNorm(64, 8), normal(2, 64, 16, 16, dtype=torch.float32)
+    found = []
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        loss = layer(given).square().sum()
+        found.append(dict(zip("wb", torch.autograd.grad(loss, layer.parameters()), strict=True)))
+    assert_same(*found, 1e-5)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_many_flat_values_take_another_kernel_with_the_same_result(affine):
     layer, theirs = GroupNorm(96, 12, affine=affine), nn.GroupNorm(12, 96, affine=affine)
