@@ -171,9 +171,9 @@ def test_vmap_of_grad_is_a_loop(path, method):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:torch", "ignore:.*should not be instantiated:DeprecationWarning"
 )
-@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 @pytest.mark.parametrize("backend", ["aot_eager", "aot_eager_decomp_partition"])
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 def test_compiled_without_a_graph_break(path, method, backend):
     """The second backend splits forward and backward as inductor does: it recomputes what it takes for cheap."""
     torch.compiler.reset()

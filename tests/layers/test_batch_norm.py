@@ -224,8 +224,8 @@ def test_gradients_inside_vmap(path, virtual):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:.*not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 @pytest.mark.parametrize("virtual", [None, 2])
+@pytest.mark.parametrize("path", ["kernel", "fused"], indirect=True)  # nothing compiled goes by rows
 def test_compiled_without_a_graph_break(path, virtual):
     torch.compiler.reset()
     plain = randomize(BatchNorm(CHANNELS, virtual_batch_size=virtual)).double()
