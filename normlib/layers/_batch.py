@@ -81,8 +81,10 @@ def by_torch(x: Tensor, groups: int, statistics: bool = True) -> bool:
         return True
     if groups > 1:  # in half precision the kernel would keep the many statistics in that precision too
         return x.numel() <= _FEW // 2 and precision(x) == x.dtype
-    if x.numel() <= _FEW or x.is_contiguous():
-        return x.numel() <= _FEW
+    if x.numel() <= _FEW:
+        return True
+    if x.is_contiguous():
+        return False
     ours = innermost(x) and plain(x) and precision(x) == x.dtype
     return not ours or (not statistics and x.numel() <= 4 * _FEW)
 

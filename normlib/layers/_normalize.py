@@ -76,10 +76,7 @@ def seen_as(x: Tensor, layout: Layout) -> Tensor:
 
 def as_before(x: Tensor, layout: Layout, like: Tensor) -> Tensor:
     """Undo `seen_as`, keeping the memory order."""
-    if layout.last:
-        N, C, *rest = like.shape
-        return x.reshape(N, *rest, C).movedim(-1, 1)
-    return x.reshape(like.shape)
+    return as_image(x, like) if layout.last else x.reshape(like.shape)
 
 
 def sum_of_squares(x: Tensor, layout: Layout) -> Tensor:

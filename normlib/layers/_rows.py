@@ -48,9 +48,9 @@ def rows_like(x: Tensor, rows: Tensor) -> Tensor:
 def as_image(rows: Tensor, like: Tensor) -> Tensor:
     """Undo `rows_of`."""
     if like.dim() == 2:
-        return rows.view(like.shape)
+        return rows.reshape(like.shape)
     N, C, *positions = like.shape
-    return rows.view(N, *positions, C).movedim(-1, 1)
+    return rows.reshape(N, *positions, C).movedim(-1, 1)
 
 
 @lru_cache

@@ -32,7 +32,7 @@ from torch.nn.modules import module as modules
 from . import _batch, _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot, statistics
 from ._checks import precision
-from ._normalize import Line, as_before, batch_normalize, batched, innermost, layout_of, seen_as, sum_of_squares
+from ._normalize import Line, as_before, batch_normalize, batched, layout_of, seen_as, sum_of_squares
 from ._rows import moments_of, sums
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
@@ -43,7 +43,7 @@ _PLANE = 16
 
 def _few(x: Tensor) -> bool:
     """Whether x is so small that two kernels are quicker than the dozens of calls that both halves at once take."""
-    return x.numel() <= (_batch._FEW if innermost(x) else _batch._FEW // 8)
+    return x.numel() <= _batch._FEW // 8
 
 
 def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
@@ -280,9 +280,8 @@ class BatchChannelNorm(AllOrNothing):
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
     The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
-    alone; the input of the second half is kept too where it is small (up to 2^15 values, 2^18 with channels innermost,
-    or planes of less than 16 positions), where `batch` has hooks or is in evaluation, and under torch.compile,
-    torch.jit.trace and torch.func.
+    alone; the input of the second half is kept too where it is small (up to 2^15 values, or planes of less than 16
+    positions), where `batch` has hooks or is in evaluation, and under torch.compile, torch.jit.trace and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
