@@ -13,12 +13,80 @@ alone at each position (ConvNeXt, `nn.LayerNorm` on channels-last tensors), whic
 does the arithmetic here (its one numerical fault is stepped around: see `group_normalize`).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _checks
-from ._checks import precision
+from ._batch import one_order
+from ._checks import HALF, plain, precision
+from ._normalize import batched, innermost
+
+# What torch's channels-last kernel is given. It takes E[x²] − E[x]², summed in float32 position after position, so that
+# digits go with the mean over the deviation and with the positions: within these bounds at most two more than
+# channels-first. It is vectorised along a group's channels, of which there must be so many bytes, and on few values the
+# check of the mean takes longer than two copies.
+_FAR, _POSITIONS, _VECTOR, _FEW = 4.0, 1 << 14, 32, 1 << 16
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """torch's channels-last kernel, with mean and inverse deviation of each sample and group, shape (N, G)."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, num_groups, eps):
+        N, C, *positions = x.shape
+        ctx.sizes, ctx.eps = (N, C, math.prod(positions), num_groups), eps
+        y, mean, inverse = torch.native_group_norm(one_order(x), weight, bias, *ctx.sizes, eps)
+        ctx.save_for_backward(x, weight, bias, mean, inverse)
+        ctx.mark_non_differentiable(mean, inverse)
+        return y, mean, inverse
+
+    @staticmethod
+    def backward(ctx, dy, *_):
+        x, weight, bias, mean, inverse = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
+        twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
+        if twice or batched(dy) or not innermost(x):  # hooks may have changed the order of what was saved
+            with torch.enable_grad():
+                # by other names, or a way from one of them to another would count here and outside
+                named = [v if v is None else v.view_as(v) for v in (x, weight, bias)]
+                y = _channels_first(*named, ctx.sizes[-1], ctx.eps)
+            inputs = [v for v, use in zip(named, needed, strict=True) if use]
+            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=twice))
+            return *(next(found) if use else None for use in needed), None, None
+        dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
+            dy.contiguous(memory_format=_memory_format(x)),
+            one_order(x),
+            mean,
+            inverse,
+            weight,
+            *ctx.sizes,
+            (True, *needed[1:]),  # without ∂L/∂x the kernel ends the process (2.11)
+        )
+        return dx, dweight, dbias, None, None
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _suits(x: Tensor, num_groups: int) -> bool:
+    """Whether torch's channels-last kernel is quick and, but for a large mean, exact on x."""
+    return (
+        x.dtype not in HALF
+        and x.shape[1] // num_groups * x.element_size() >= _VECTOR
+        and _FEW <= x.numel() <= len(x) * x.shape[1] * _POSITIONS
+        and innermost(x)
+        and plain(x)
+    )
+
+
+def _channels_first(x: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float) -> Tensor:
+    # behind one trailing dimension torch's channels-last kernel is not used
+    y = F.group_norm(x.flatten(2), num_groups, weight, bias, eps).view(x.shape)
+    return y.contiguous(memory_format=_memory_format(x))
 
 
 def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -35,10 +103,11 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         y = y.reshape(x.shape)
         return y if weight is None else torch.addcmul(bias, y, weight)
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
-        # torch's channels-last kernel takes E[x²] − E[x]², which cancels, and may crash on its way back where x
-        # needs no gradient (2.11); behind one trailing dimension it is not used
-        y = F.group_norm(x.flatten(2), num_groups, weight, bias, eps).view(x.shape)
-        return y.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+        if _suits(x, num_groups):
+            y, mean, inverse = _ChannelsLast.apply(x, weight, bias, num_groups, eps)
+            if not ((mean * inverse).abs() > _FAR).any():
+                return y
+        return _channels_first(x, weight, bias, num_groups, eps)
     return F.group_norm(x, num_groups, weight, bias, eps)
 
 

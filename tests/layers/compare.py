@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normlib.layers import _batch, _rows, batch_channel_norm
+from normlib.layers import _batch, _rows, batch_channel_norm, group_norm
 
 PATHS = ("kernel", "fused", "rows")
 
@@ -18,6 +18,13 @@ def take(monkeypatch, path: str) -> None:
     else:
         monkeypatch.setattr(_rows, "_WORTH", 0)
         monkeypatch.setattr(_rows, "_EACH", 0)
+        by_kernel(monkeypatch)
+
+
+def by_kernel(monkeypatch) -> None:
+    """Group Norm of channels-last inputs by torch's kernel for them, however small."""
+    monkeypatch.setattr(group_norm, "_FEW", 0)
+    monkeypatch.setattr(group_norm, "_VECTOR", 0)
 
 
 class TorchBatchNorm(nn.modules.batchnorm._BatchNorm):
