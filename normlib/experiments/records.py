@@ -208,6 +208,25 @@ def _finite(value) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def stored(grid: str, profile: str | None = None, runs: Path = RUNS) -> list[dict]:
+    """All records of a grid, checked, in the order of their configuration; errors as of `load`."""
+    found = []
+    for path in sorted((Path(runs) / grid).glob("*.json")):
+        record = _parse(path)
+        if not _is_of(record, profile):
+            continue
+        validate(record, path)
+        if record["grid"] != grid:
+            raise RecordError(f"{path}: belongs to grid {record['grid']!r}")
+        found.append(record)
+    if not found:
+        raise FileNotFoundError(
+            f"no record of grid {grid!r}, profile {profile!r}, under {runs}; make them with: normlib run {grid}"
+            + (f" --profile {profile}" if profile else "")
+        )
+    return sorted(found, key=lambda r: json.dumps(r["config"], sort_keys=True))
+
+
 def load(grid: str, profile: str | None = None, runs: Path = RUNS):
     """All records of a grid as a pandas.DataFrame, a row per run in the order of their configuration.
 
@@ -220,21 +239,6 @@ def load(grid: str, profile: str | None = None, runs: Path = RUNS):
     """
     import pandas
 
-    records = []
-    for path in sorted((Path(runs) / grid).glob("*.json")):
-        record = _parse(path)
-        if not _is_of(record, profile):
-            continue
-        validate(record, path)
-        if record["grid"] != grid:
-            raise RecordError(f"{path}: belongs to grid {record['grid']!r}")
-        records.append(record)
-    if not records:
-        raise FileNotFoundError(
-            f"no record of grid {grid!r}, profile {profile!r}, under {runs}; make them with: normlib run {grid}"
-            + (f" --profile {profile}" if profile else "")
-        )
-    records.sort(key=lambda r: json.dumps(r["config"], sort_keys=True))
     rows = [
         {
             **r["config"],
@@ -243,6 +247,6 @@ def load(grid: str, profile: str | None = None, runs: Path = RUNS):
             "seconds": sum(r["curves"]["epoch_seconds"]),
             "device": r["environment"]["device"],
         }
-        for r in records
+        for r in stored(grid, profile, runs)
     ]
     return pandas.DataFrame(rows)

@@ -8,7 +8,6 @@ import numpy as np
 from ..intervals import half_width
 from . import records
 from .grids import Grid
-from .jobs import record_path
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,16 @@ def summarize(grid: Grid, profile: str, runs: Path = records.RUNS) -> Summary:
     """
     import pandas
 
-    everything = records.load(grid.name, profile, runs)
-    folder = Path(runs) / grid.name
-    configs = grid.configs(profile, int(everything["seed"].max()) + 1)
-    held = {record_path(folder, c).stem: c for c in configs if record_path(folder, c).exists()}
+    everything = {record["id"]: record for record in records.stored(grid.name, profile, runs)}
+    configs = grid.configs(profile, max(record["config"]["seed"] for record in everything.values()) + 1)
+    held = {name: c for c in configs if (name := records.config_id(c)) in everything}
     axes = [axis for axis in (grid.axes | grid.profiles[profile].get("axes", {})) if axis in configs[0]]
     sizes = list(dict.fromkeys(c["m"] for c in configs if c.get("m", "any") != "any")) or ["any"]
     others = [axis for axis in axes if axis != "m"]
     own = {(*(c[axis] for axis in others), c["m"]) for c in configs if "m" in c}  # a method's runs at this very m
     rows = []
     for name, config in held.items():
-        record = records.read(folder / f"{name}.json")
+        record = everything[name]
         row = {axis: config[axis] for axis in axes} | {"seed": config["seed"]} | record["curves"]
         row |= {"final": record["final"], "diverged": record["diverged_at"] is not None}
         free = [m for m in sizes if (*(config[axis] for axis in others), m) not in own or m == "any"]
