@@ -135,8 +135,8 @@ ADVICE = {
         ),
         (
             _GROUPS,
-            "At two samples the other record, without augmentation and at other rates, resolves no difference from "
-            "Batch Norm with standardized weights (chapter 08).",
+            "At two samples the other record of photographs, without augmentation and at other rates, resolves no "
+            "difference from Batch Norm with standardized weights, nor do the digits (chapter 08).",
         ),
     ),
     "bcn+ws": Advice(
@@ -150,7 +150,8 @@ ADVICE = {
                 "Recorded, on CIFAR-10",
             ),
             (
-                "Its authors report it ahead of Group Norm with standardized weights on VOC segmentation.",
+                "Its authors report the form with batch statistics, synchronized over devices, ahead of Group Norm "
+                "with standardized weights on VOC segmentation; of this form no such number is known to us.",
                 CH09,
                 "What stands behind it",
             ),
@@ -211,6 +212,8 @@ ADVICE = {
             ),
         ),
         (
+            "At one sample, on photographs, Momentum Batch Norm, a fixed line too, was eleven points ahead of it; on "
+            "digits the two were not told apart.",
             "At one sample it was some thirty points behind “gn+ws” on digits, and it refuses layers with one "
             "position: give up the fixed line if you can.",
             "With two values per statistic the backward pass is still Batch Norm's (“What it does not repair” there).",

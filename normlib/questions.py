@@ -102,7 +102,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "“Batch Norm trains faster because it makes the loss surface smoother.” What did the three networks say?",
+            "“Batch Norm trains faster because it makes the loss surface smoother.” What did the three networks say, "
+            "at one rate for all?",
             2,
             (
                 "Yes: where Batch Norm's surface was the smoother one, it trained faster.",
@@ -148,7 +149,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             "What gradient reaches the weights below a Batch Norm layer that has two values per statistic?",
             3,
             (
-                "A noisy one that is right on average.",
+                "A slightly weaker copy of what arrives, in every batch.",
                 "Of n directions n − 2 survive: at n = 2 the directions that are deleted are all there are.",
                 "What it removes",
             ),
@@ -164,7 +165,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
                 "Backward, by hand",
             ),
             (
-                "None, but for a rare large kick.",
+                "Almost none in almost every batch; in a rare one a large kick.",
                 "Only where the two values nearly coincide does ε let something through, and then a lot of it.",
                 "What it removes",
             ),
@@ -193,7 +194,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         ),
         _ask(
             "The running statistics are perfect. How far apart are training and evaluation outputs at m independent "
-            "values?",
+            "normal values, m not too small?",
             1,
             (
                 "Not at all: the gap is an error of the running averages.",
@@ -249,7 +250,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
                 "How many independent values?",
             ),
             (
-                "In this pair the width of the maps decides; by noise or by gradient is left open.",
+                "In this pair the width of the maps decides; by noise, by gradient or by what such a net can compute "
+                "is left open.",
                 "Noise in the statistics and loss of gradient change together here, and the experiment does not "
                 "separate them.",
                 "How many independent values?",
@@ -605,17 +607,17 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
         ),
         _ask(
             "A constant λ = 0.99 makes training collapse. With Batch Norm's whole projection in the backward pass, and "
-            "nothing else changed, it trains to the end. What caused the collapse?",
+            "nothing else changed, it trains to the end. What has to be put right to prevent the collapse?",
             1,
             (
                 "Stale statistics: 0.99 remembers weights that are gone.",
                 "The forward pass is the same in both. With the whole projection the history's error stays about "
-                "twice the noise: staleness was a consequence.",
+                "twice the noise: staleness follows from what is missing.",
                 "The conflict, measured",
             ),
             (
                 "The missing gradient: only the share 1 − λ of the projection is there.",
-                "Weights that nothing holds back run from their history.",
+                "Put back, it saves the training, and nothing else had to change.",
                 "The conflict, measured",
             ),
             (
@@ -660,12 +662,13 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "Batch Norm was run on a shallower network.",
-                "That fits some of the logs, and others speak against it; they do not say which hypothesis is true.",
+                "As stored, both notebooks build the same network.",
                 "A puzzle: 92.2 against 95.0",
             ),
             (
                 "The method's training did not make the difference.",
-                "If m = 32 enters λ they train as one; several seeds on one network would decide what it was.",
+                "If m = 32 enters λ they train as one; the notebooks' loops differ, and BN's leaves training mode for "
+                "good after the first epoch.",
                 "A puzzle: 92.2 against 95.0",
             ),
         ),

@@ -5,8 +5,8 @@ A method maps x to  y = γ x̂ + β  with, per channel,
     x̂ = a (x − μ_B) + d,
 
 where μ_B and σ_B² are the batch's mean and biased variance, the slope a is a function of σ_B² and the
-offset d of both (and of a history that is constant for the gradient). Writing ⟨·⟩ for the mean over the
-n values that share μ_B, and g = γ ∂L/∂y, the chain rule gives
+offset d of both (and of what is constant for the gradient: a history, Batch Renorm's r and d). Writing ⟨·⟩
+for the mean over the n values that share μ_B, and g = γ ∂L/∂y, the chain rule gives
 
     ∂L/∂x = a g + (∂d/∂μ_B − a) ⟨g⟩ + 2 (x − μ_B) [ ∂a/∂σ_B² ⟨g (x − μ_B)⟩ + ∂d/∂σ_B² ⟨g⟩ ]
     ∂L/∂γ = Σ ∂L/∂y x̂,    ∂L/∂β = Σ ∂L/∂y.
