@@ -22,14 +22,29 @@ def inline(drawing: bytes, prefix: str) -> str:
     used = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{prefix}", text)
-    text = re.sub(r' d="([^"]*)"', lambda m: f' d="{_short_path(m[1])}"', text)
+    text = re.sub(r' (d|x|y)="([^"]*)"', lambda m: f' {m[1]}="{_short(m[2])}"', text)
+    text = re.sub(r"translate\([^)]*\)", lambda m: _short(m[0]), text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
     text = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", text).replace("#000000", "currentColor")
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"(<svg[^>]*?)>", r'\1 fill="currentColor" aria-hidden="true">', text, count=1)
-    return re.sub(r"\s*\n\s*", "\n", text).strip()
+    return re.sub(r"\s*\n\s*", "\n", _without_bare_groups(text)).strip()
 
 
-def _short_path(d) -> str:
-    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}", " ".join(d.split()))
+def _short(numbers: str) -> str:
+    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}", " ".join(numbers.split()))
+
+
+def _without_bare_groups(text: str) -> str:
+    """Half of a drawing's elements are groups without an attribute, which a page must build all the same."""
+    kept = []
+
+    def keep(tag: re.Match) -> str:
+        if tag[0] != "</g>":
+            kept.append(tag[0] != "<g>")
+            return tag[0] if kept[-1] else ""
+        return tag[0] if kept.pop() else ""
+
+    return re.sub(r"<g>|<g [^>]*[^/>]>|</g>", keep, text)

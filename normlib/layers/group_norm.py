@@ -9,8 +9,8 @@ in all three. No running statistics: training and evaluation are one function, a
 
 Implementations differ in what "Layer Norm" means for images: over (C, H, W), here and in the GN paper, or over C
 alone at each position (ConvNeXt, `nn.LayerNorm` on channels-last tensors), which is another function.
-`nn.InstanceNorm2d` has no γ and β unless asked. torch's kernel already holds this gradient in closed form, so it
-does the arithmetic here (its one numerical fault is stepped around: see `group_normalize`).
+`nn.InstanceNorm2d` has no γ and β unless asked. torch's kernels already hold this gradient in closed form, so they
+do the arithmetic here, the one for channels-last inputs on a CPU within the bounds where it is exact (`_suits`).
 """
 
 import math
