@@ -105,9 +105,10 @@ def plain(x: Tensor) -> bool:
     Not so for a subclass of Tensor, nor while something traces, transforms, compiles or looks on.
     """
     return (
-        type(x) in (Tensor, nn.Parameter)
+        not torch.compiler.is_compiling()  # first: a compiler that goes for one graph cannot look into the others
+        and type(x) in (Tensor, nn.Parameter)
         and x.is_cpu
         and forward_ad._current_level < 0
         and not torch._C._len_torch_dispatch_stack()
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active())
+        and not (torch.jit.is_tracing() or _are_functorch_transforms_active())
     )

@@ -25,10 +25,10 @@ from ._checks import HALF, plain, precision
 from ._normalize import batched, innermost
 
 # What torch's channels-last kernel is given. It takes E[x²] − E[x]², summed in float32 position after position, so that
-# digits go with the mean over the deviation and with the positions: within these bounds at most two more than
-# channels-first. It is vectorised along a group's channels, of which there must be so many bytes, and on few values the
-# check of the mean takes longer than two copies.
-_FAR, _POSITIONS, _VECTOR, _FEW = 4.0, 1 << 14, 32, 1 << 16
+# digits go with the mean over the deviation and with the positions: within these bounds hardly one, or, where nearly
+# all positions hold one value, three of seven. It is vectorised along a group's channels, of which there must be so
+# many bytes, and on few values the check of the mean takes longer than two copies.
+_FAR, _POSITIONS, _VECTOR, _FEW = 2.0, 1 << 10, 32, 1 << 16
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -39,19 +39,21 @@ class _ChannelsLast(torch.autograd.Function):
         N, C, *positions = x.shape
         ctx.sizes, ctx.eps = (N, C, math.prod(positions), num_groups), eps
         y, mean, inverse = torch.native_group_norm(one_order(x), weight, bias, *ctx.sizes, eps)
-        ctx.save_for_backward(x, weight, bias, mean, inverse)
+        ctx.save_for_backward(x, weight, mean, inverse)
         ctx.mark_non_differentiable(mean, inverse)
         return y, mean, inverse
 
     @staticmethod
     def backward(ctx, dy, *_):
-        x, weight, bias, mean, inverse = ctx.saved_tensors
+        x, weight, mean, inverse = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice or batched(dy) or not innermost(x):  # hooks may have changed the order of what was saved
             with torch.enable_grad():
                 # by other names, or a way from one of them to another would count here and outside
-                named = [v if v is None else v.view_as(v) for v in (x, weight, bias)]
+                named = [v if v is None else v.view_as(v) for v in (x, weight)]
+                # whatever β is, the gradients are the same
+                named.append(None if weight is None else torch.zeros_like(weight).requires_grad_())
                 y = _channels_first(*named, ctx.sizes[-1], ctx.eps)
             inputs = [v for v, use in zip(named, needed, strict=True) if use]
             found = iter(torch.autograd.grad(y, inputs, dy, create_graph=twice))
@@ -61,7 +63,7 @@ class _ChannelsLast(torch.autograd.Function):
             one_order(x),
             mean,
             inverse,
-            weight,
+            weight if weight is None else weight.contiguous(),
             *ctx.sizes,
             (True, *needed[1:]),  # without ∂L/∂x the kernel ends the process (2.11)
         )
@@ -75,11 +77,12 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 def _suits(x: Tensor, num_groups: int) -> bool:
     """Whether torch's channels-last kernel is quick and, but for a large mean, exact on x."""
     return (
-        x.dtype not in HALF
-        and x.shape[1] // num_groups * x.element_size() >= _VECTOR
-        and _FEW <= x.numel() <= len(x) * x.shape[1] * _POSITIONS
+        plain(x)
         and innermost(x)
-        and plain(x)
+        and x.dtype not in HALF
+        and x.shape[1] // num_groups * x.element_size() >= _VECTOR
+        and x.numel() >= _FEW
+        and (x.shape[2:].numel() <= _POSITIONS or x.dtype == torch.float64)
     )
 
 
@@ -104,6 +107,8 @@ def group_normalize(x: Tensor, num_groups: int, weight: Tensor | None, bias: Ten
         return y if weight is None else torch.addcmul(bias, y, weight)
     if x.is_cpu and x.dim() in (4, 5) and x.stride(1) == 1:
         if _suits(x, num_groups):
+            # contiguous: the kernel reads them value after value, whatever their stride
+            weight, bias = (v if v is None else v.contiguous() for v in (weight, bias))
             y, mean, inverse = _ChannelsLast.apply(x, weight, bias, num_groups, eps)
             if not ((mean * inverse).abs() > _FAR).any():
                 return y
