@@ -96,6 +96,17 @@ def _fixed(x: Tensor, *others: Tensor) -> bool:
     return not batched(x) and any(batched(other) for other in others)
 
 
+def by_autograd(function, inputs, needed, dy: Tensor, twice: bool) -> tuple[Tensor | None, ...]:
+    """Those gradients of function(*inputs) that are needed, within a backward pass, which may be differentiated too."""
+    with torch.enable_grad():
+        # by other names, or a way from one of them to another would count here and outside
+        named = [v if v is None else v.view_as(v) for v in inputs]
+        y = function(*named)
+    used = [v for v, use in zip(named, needed, strict=True) if use]
+    found = iter(torch.autograd.grad(y, used, dy, create_graph=twice))
+    return tuple(next(found) if use else None for use in needed)
+
+
 class _BatchNormalize(torch.autograd.Function):
     generate_vmap_rule = True
 

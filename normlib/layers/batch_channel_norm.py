@@ -32,7 +32,7 @@ from torch.nn.modules import module as modules
 from . import _batch, _checks
 from ._batch import AllOrNothing, BatchStatistics, move, snapshot, statistics
 from ._checks import precision
-from ._normalize import Line, as_before, batch_normalize, batched, layout_of, seen_as, sum_of_squares
+from ._normalize import Line, as_before, batch_normalize, batched, by_autograd, layout_of, seen_as, sum_of_squares
 from ._rows import moments_of, sums
 from .batch_norm import BatchNorm
 from .group_norm import group_normalize
@@ -133,17 +133,13 @@ class _BatchChannelNormalize(torch.autograd.Function):
         others = (None,) * (4 + len(history))
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice or batched(dy):  # of the halves one by one
-            needed = ctx.needs_input_grad[:5]
-            with torch.enable_grad():
-                # by other names, or a way from one of them to another would count here and outside
-                x, gamma, beta, weight, bias = (
-                    v if v is None else v.view_as(v) for v in (x, gamma, beta, weight, bias)
-                )
-                inputs = [v for v, use in zip((x, gamma, beta, weight, bias), needed, strict=True) if use]
+
+            def halves(x, gamma, beta, weight, bias):
                 z, _, _ = batch_normalize(x, gamma, beta, ctx.line, groups=ctx.groups, history=tuple(history))
-                y = _second(z, ctx.num_groups, weight, bias, ctx.eps)
-            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=twice))
-            return *(next(found) if use else None for use in needed), *others
+                return _second(z, ctx.num_groups, weight, bias, ctx.eps)
+
+            inputs = x, gamma, beta, weight, bias
+            return *by_autograd(halves, inputs, ctx.needs_input_grad[:5], dy, twice), *others
         layout = layout_of(x, len(x))
         seen, dy = (seen_as(v, layout).to(near.dtype) for v in (x, dy))
         planes = _Planes.of(near, rest, var, gamma, beta, ctx.num_groups, ctx.eps, ctx.line, history)

@@ -14,6 +14,7 @@ do the arithmetic here, the one for channels-last inputs on a CPU within the bou
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from . import _checks
 from ._batch import one_order
 from ._checks import HALF, plain, precision
-from ._normalize import batched, innermost
+from ._normalize import batched, by_autograd, innermost
 
 # What torch's channels-last kernel is given. It takes E[x²] − E[x]², summed in float32 position after position, so that
 # digits go with the mean over the deviation and with the positions: within these bounds hardly one, or, where nearly
@@ -49,15 +50,11 @@ class _ChannelsLast(torch.autograd.Function):
         needed = ctx.needs_input_grad[:3]
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice or batched(dy) or not innermost(x):  # hooks may have changed the order of what was saved
-            with torch.enable_grad():
-                # by other names, or a way from one of them to another would count here and outside
-                named = [v if v is None else v.view_as(v) for v in (x, weight)]
-                # whatever β is, the gradients are the same
-                named.append(None if weight is None else torch.zeros_like(weight).requires_grad_())
-                y = _channels_first(*named, ctx.sizes[-1], ctx.eps)
-            inputs = [v for v, use in zip(named, needed, strict=True) if use]
-            found = iter(torch.autograd.grad(y, inputs, dy, create_graph=twice))
-            return *(next(found) if use else None for use in needed), None, None
+            # whatever β is, the gradients are the same
+            bias = None if weight is None else torch.zeros_like(weight, requires_grad=True)
+            inputs = x, weight, bias
+            function = partial(_channels_first, num_groups=ctx.sizes[-1], eps=ctx.eps)
+            return *by_autograd(function, inputs, needed, dy, twice), None, None
         dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
             dy.contiguous(memory_format=_memory_format(x)),
             one_order(x),

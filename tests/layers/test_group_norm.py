@@ -161,7 +161,9 @@ def test_beta_may_change_before_the_backward_pass():
 def test_one_graph_for_large_channels_last_inputs(layer):
     torch.compiler.reset()
     x = channels_last(normal(8, 64, 32, 32, dtype=torch.float32))
-    compiled = torch.compile(layer.eval(), backend=lambda graph, inputs: graph.forward, fullgraph=True)
+    if not isinstance(layer, BatchNorm):  # whose evaluation chooses no kernel
+        layer.eval()
+    compiled = torch.compile(copy.deepcopy(layer), backend=lambda graph, inputs: graph.forward, fullgraph=True)
     assert_same({"y": compiled(x)}, {"y": layer(x)}, 1e-5)
 
 
@@ -214,13 +216,18 @@ def test_derivatives_of_the_channels_last_gradient(monkeypatch):
         assert_same(dict(enumerate(t[i] for t in together)), dict(enumerate(apart)))
 
 
-def test_a_hook_may_change_the_memory_order(monkeypatch):
+def test_a_hook_may_change_the_strides(monkeypatch):
     by_kernel(monkeypatch)
     layer, results = randomize(GroupNorm(C, 2)).double(), []
-    for keep in (lambda t: t, lambda t: t.contiguous()):
+
+    def spread(tensor):
+        return tensor.repeat_interleave(2)[::2] if tensor.dim() == 1 else tensor
+
+    for keep in (lambda t: t, torch.Tensor.contiguous, spread):
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             results.append(measure(layer, channels_last(normal(2, C, 3, 3)), normal(2, C, 3, 3, seed=1)))
-    assert_same(*results)
+    assert_same(results[1], results[0])
+    assert_same(results[2], results[0])
 
 
 @pytest.mark.parametrize("affine", [True, False])
