@@ -120,7 +120,8 @@ class _BatchChannelNormalize(torch.autograd.Function):
         y = as_before(y.to(x.dtype), layout, x).detach()
         if not (x.dim() in (4, 5) and x.stride(1) == 1):  # as Group Norm returns it
             y = y.contiguous()
-        ctx.save_for_backward(x, gamma, beta, weight, bias, near, rest, var, *history)
+        kept = planes.from_batch, planes.scale, planes.from_group, planes.inverse
+        ctx.save_for_backward(x, gamma, beta, weight, bias, near, rest, var, *kept, *planes.line, *history)
         ctx.by_rows = found is not None
         ctx.num_groups, ctx.eps, ctx.line, ctx.groups = num_groups, eps, line, groups
         statistics = planes.mean.squeeze(1), planes.var.squeeze(1)
@@ -129,7 +130,8 @@ class _BatchChannelNormalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy, *_):
-        x, gamma, beta, weight, bias, near, rest, var, *history = ctx.saved_tensors
+        x, gamma, beta, weight, bias, near, rest, var, from_batch, scale, from_group, inverse, *kept = ctx.saved_tensors
+        line, history = Line(*kept[: len(Line._fields)]), kept[len(Line._fields) :]
         others = (None,) * (4 + len(history))
         twice = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if twice or batched(dy):  # of the halves one by one
@@ -142,8 +144,6 @@ class _BatchChannelNormalize(torch.autograd.Function):
             return *by_autograd(halves, inputs, ctx.needs_input_grad[:5], dy, twice), *others
         layout = layout_of(x, len(x))
         seen, dy = (seen_as(v, layout).to(near.dtype) for v in (x, dy))
-        planes = _Planes.of(near, rest, var, gamma, beta, ctx.num_groups, ctx.eps, ctx.line, history)
-        line, scale, from_group, inverse = planes.line, planes.scale, planes.from_group, planes.inverse
         grouped = (-1, (ctx.num_groups, -1))
 
         # Σ ∂L/∂y and Σ ∂L/∂y (x − its mean) over each plane
@@ -176,7 +176,7 @@ class _BatchChannelNormalize(torch.autograd.Function):
         gx = (inverse * (gx - gx_mean * scale * n * var.unflatten(*grouped))).flatten(-2)
 
         # the Batch Norm, as in _normalize.py
-        gx = (gx + planes.from_batch * g).sum(1, keepdim=True)
+        gx = (gx + from_batch * g).sum(1, keepdim=True)
         g = g.sum(1, keepdim=True)
         n = n * near.shape[1]
         by_mean, by_var = line.through(g, gx)
@@ -188,7 +188,7 @@ class _BatchChannelNormalize(torch.autograd.Function):
             dgamma, dbeta = dgamma.sum((0, 1)).to(gamma.dtype), g.sum((0, 1)).to(beta.dtype)
             tilt, level = tilt * gamma, level * gamma
         by_x = by_x + tilt
-        shift = shift + level + tilt * planes.from_batch - by_x * (near + rest)
+        shift = shift + level + tilt * from_batch - by_x * (near + rest)
         by_dy, by_x, shift = (v.reshape(layout.stat) for v in (by_dy, by_x, shift))
         dx = torch.addcmul(shift, seen, by_x) if by_rows else (seen * by_x).add_(shift)
         dx.addcmul_(dy, by_dy)
