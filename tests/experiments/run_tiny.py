@@ -21,7 +21,7 @@ TINY = experiments.Grid(
             "epochs": epochs,
             "batch_size": 50,
         }
-        for name, epochs in (("short", 3), ("long", 60))
+        for name, epochs in (("short", 3), ("long", 30))
     },
     figure="epochs",
 )
