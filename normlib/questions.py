@@ -606,23 +606,22 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "A constant λ = 0.99 makes training collapse. With Batch Norm's whole projection in the backward pass, and "
-            "nothing else changed, it trains to the end. What has to be put right to prevent the collapse?",
+            "A constant λ = 0.99 makes training collapse. Which single change lets it train to the end?",
             1,
             (
-                "Stale statistics: 0.99 remembers weights that are gone.",
-                "The forward pass is the same in both. With the whole projection the history's error stays about "
-                "twice the noise: staleness follows from what is missing.",
+                "A shorter memory: 0.99 remembers weights that are gone.",
+                "The memory may stay. With the whole projection the history's error is about twice the noise: "
+                "staleness follows from what is missing.",
                 "The conflict, measured",
             ),
             (
-                "The missing gradient: only the share 1 − λ of the projection is there.",
-                "Put back, it saves the training, and nothing else had to change.",
+                "Batch Norm's whole projection in the backward pass, in place of its share 1 − λ.",
+                "That alone saves the training; the forward formula stays as it is.",
                 "The conflict, measured",
             ),
             (
-                "The start: the history begins at 0 and 1.",
-                "Begun with the first batch, training starts well and collapses all the same.",
+                "A history that begins with the first batch, and not at 0 and 1.",
+                "Training then starts well and collapses all the same.",
                 "The conflict, measured",
             ),
         ),
