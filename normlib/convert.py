@@ -1,7 +1,7 @@
 """Normalization by name: a factory for `norm_layer=`, and the conversion of a whole model in one call.
 
 resnet18(norm_layer=norm_factory("gn", num_groups=16))
-convert_norm(resnet18(weights="DEFAULT"), "gn+ws")
+convert_norm(resnet18(), "gn+ws")  # to train from scratch
 """
 
 import difflib

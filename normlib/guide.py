@@ -77,10 +77,11 @@ def opening(epoch, epochs):
     return renorm_limits(epoch - 1, start=0.1 * epochs, d_end=0.5 * epochs, r_end=0.8 * epochs)
 
 """
-_FREEZE = """
-# after every model.train():
+_FREEZE = """from torch import nn
+
+# nothing to convert; after every model.train():
 for layer in model.modules():
-    if isinstance(layer, BatchNorm):
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         layer.eval()
 """
 
@@ -88,7 +89,7 @@ ADVICE = {
     "bn": Advice(
         "32 samples or more, or 8 and more in fine-tuning, and the batches are random",
         "Batch Norm, as it is",
-        _lines('"bn"'),
+        "# nothing to convert",
         (
             (
                 "On a perceptron, the hardest case here, Batch Norm at 8 samples loses about a point against 32, at 4 "
@@ -100,8 +101,8 @@ ADVICE = {
         (
             "Fine-tuning was measured at 32 samples, where it is ahead of frozen statistics, not at 8 to 31.",
             "From scratch standardized weights may help here too: at 32 samples they did on photographs, by some three "
-            "points after a short training; on digits no difference was resolved at 32 and 64, and at 256, in 24 "
-            "steps, they gained ten points (chapter 08).",
+            "points after a short training; on digits no difference was resolved at 32, 64 and 128, and at 256, "
+            "in 24 steps, they gained ten points (chapter 08).",
             "Check evaluation before you change the layer: recomputed statistics cost a few hundred forward passes.",
         ),
     ),
@@ -161,39 +162,6 @@ ADVICE = {
             "one of two records, at 1 in none.",
         ),
     ),
-    "in": Advice(
-        "from scratch, contrast should not matter, and nothing need be folded",
-        "Instance Norm",
-        _lines('"in"'),
-        (
-            (
-                "It cannot see an image's contrast: ahead at contrast 1/4 and under a tint, behind where contrast "
-                "stayed or was halved.",
-                CH05,
-                "What Instance Norm cannot see",
-            ),
-        ),
-        ("Where contrast tells anything, that is lost. It refuses layers with one position.",),
-    ),
-    "ln": Advice(
-        "from scratch, a recurrent network",
-        "Layer Norm",
-        _lines('"ln"'),
-        (
-            (
-                "No statistics per step, no longest length. At 32 samples it was ahead of Batch Norm with one average "
-                "by about two points; from Batch Norm with statistics per step it was not told apart.",
-                CH05,
-                "Recurrent networks",
-            ),
-            _ALONE,
-        ),
-        (
-            "Call it step by step, on inputs of shape (N, C): on (N, C, T) it averages over time as well, later steps "
-            "included.",
-            "It has no fixed line to fold. A recurrent network with one was not measured here.",
-        ),
-    ),
     "brn": Advice(
         "from scratch, a single sample or related ones, and inference must be a fixed line",
         "Batch Renorm, its bounds opened during training",
@@ -220,10 +188,43 @@ ADVICE = {
             "The ramp is given in shares of training; it must be told every epoch.",
         ),
     ),
+    "in": Advice(
+        "from scratch, contrast should not matter, and nothing need be folded",
+        "Instance Norm",
+        _lines('"in"'),
+        (
+            (
+                "It cannot see an image's contrast: ahead of Batch and Layer Norm at contrast 1/4, under a tint of "
+                "Layer Norm alone; behind both where contrast stayed or was halved.",
+                CH05,
+                "What Instance Norm cannot see",
+            ),
+        ),
+        ("Where contrast tells anything, that is lost. It refuses layers with one position.",),
+    ),
+    "ln": Advice(
+        "from scratch, a recurrent network",
+        "Layer Norm",
+        _lines('"ln"'),
+        (
+            (
+                "No statistics per step, no longest length. At 32 samples it was ahead of Batch Norm with one average "
+                "by about two points; from Batch Norm with statistics per step it was not told apart.",
+                CH05,
+                "Recurrent networks",
+            ),
+            _ALONE,
+        ),
+        (
+            "Call it step by step, on inputs of shape (N, C): on (N, C, T) it averages over time as well, later steps "
+            "included.",
+            "It has no fixed line to fold. A recurrent network with one was not measured here.",
+        ),
+    ),
     "frozen": Advice(
         "fine-tuning with fewer than 8 samples or related ones",
         "Batch Norm, put into eval() after every model.train()",
-        _lines('"bn"', before="from normlib.layers import BatchNorm\n", after=_FREEZE),
+        _FREEZE,
         (
             (
                 "At two samples per statistic a network with frozen statistics trains where Batch Norm and Batch "
@@ -239,6 +240,7 @@ ADVICE = {
         ),
     ),
 }
+_STILL = "Without the figure, in words; where several lines fit, the last one counts:"
 _MIXED = (
     "Under autocast the line is the same: statistics are taken and kept in float32, whatever the input.",
     CH09,
@@ -333,11 +335,11 @@ class Guide(Interactive):
         return self._framed(*lists.values(), answer)
 
     def __repr__(self) -> str:
-        lines = [f"{self.title} Without the figure, in words:"]
+        lines = [f"{self.title} {_STILL}"]
         for advice in ADVICE.values():
             code = [line for line in advice.code.split("\n") if line]
             lines.append(f"- {advice.when}: {advice.name}")
-            lines += [f"    {line}" for line in (code if len(code) > 2 else code[1:])]
+            lines += [f"    {line}" for line in (code[1:] if len(code) == 2 else code)]
         return "\n".join(lines)
 
     def _html(self) -> str:
@@ -359,7 +361,7 @@ class Guide(Interactive):
             f'<p class="nl-title" id="{unique}-title">{self.title}</p>'
             f'<div class="nl-controls" role="group" aria-labelledby="{unique}-title" hidden>{fields}</div>'
             f'<div class="nl-live" aria-live="polite" hidden>{_answer(advise(**self.start), links=True)}</div>'
-            f'<dl class="nl-still">{still}</dl>{self._figcaption()}'
+            f'<div class="nl-still"><p>{_STILL}</p><dl>{still}</dl></div>{self._figcaption()}'
             f'<script type="application/json" class="nl-data">{data}</script></figure>'
         )
 

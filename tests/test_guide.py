@@ -35,7 +35,12 @@ def test_the_rules():
     assert '"gn+ws")' in code(m="32", batches="related")
     assert '"gn+ws")' in code(m="32", batches="related", task="dense")
     assert '"bn+ws")' in code(m="4")
-    for m, line in (("1", '"brn", schedule=opening)'), ("2", '"bn+ws")'), ("8", '"bn+ws")'), ("32", '"bn")')):
+    for m, line in (
+        ("1", '"brn", schedule=opening)'),
+        ("2", '"bn+ws")'),
+        ("8", '"bn+ws")'),
+        ("32", "nothing to convert"),
+    ):
         assert line in code(m=m, inference="fixed")
     assert '"brn", schedule=opening)' in code(m="8", batches="related", inference="fixed")
     assert '"in")' in code(task="style")
@@ -57,7 +62,7 @@ def test_the_lines_run_and_the_model_trains(key):
     model = scope["model"]
     norms = [m for m in model.modules() if hasattr(m, "eps") and not isinstance(m, nn.Conv2d)]
     assert norms
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in norms)
+    assert all(isinstance(m, nn.BatchNorm2d) is (key in ("bn", "frozen")) for m in norms)
     if key == "frozen":
         assert not any(m.training for m in norms)
         before = [m.running_mean.clone() for m in norms]
@@ -104,11 +109,45 @@ def test_the_start_can_be_chosen_and_a_wrong_one_is_named():
 
 def test_in_words_it_lists_every_line():
     words = repr(guide.Guide())
-    assert words.count("convert_norm(model, ") == len(guide.ADVICE)
+    for advice in guide.ADVICE.values():
+        assert all(
+            f"    {line}\n" in f"{words}\n"
+            for line in advice.code.split("\n")
+            if line and "import convert_norm" not in line
+        )
     assert all(advice.name in words for advice in guide.ADVICE.values())
     for key, needed in (("brn", "def opening"), ("frozen", "layer.eval()")):
         assert needed in guide.ADVICE[key].code
         assert needed in words  # a line that does not stand alone is shown with the others
+
+
+# what each `when` says, in the same order
+FITS = {
+    "bn": lambda m, start, batches, **_: (m == 32 or (start == "tuned" and m >= 8)) and batches == "iid",
+    "bn+ws": lambda m, start, batches, inference, **_: (
+        start == "scratch" and batches == "iid" and (4 <= m < 32 or (m == 2 and inference == "fixed"))
+    ),
+    "gn+ws": lambda m, start, batches, inference, **_: (
+        start == "scratch" and (m < 4 or batches == "related") and inference == "any"
+    ),
+    "bcn+ws": lambda m, start, task, batches, inference, **_: (
+        start == "scratch" and m < 8 and batches == "iid" and task == "dense" and inference == "any"
+    ),
+    "brn": lambda m, start, batches, inference, **_: (
+        start == "scratch" and (m == 1 or batches == "related") and inference == "fixed"
+    ),
+    "in": lambda start, task, inference, **_: start == "scratch" and task == "style" and inference == "any",
+    "ln": lambda start, task, **_: start == "scratch" and task == "sequence",
+    "frozen": lambda m, start, batches, **_: start == "tuned" and (m < 8 or batches == "related"),
+}
+
+
+def test_in_words_the_last_line_that_fits_is_the_answer():
+    assert "the last one counts" in repr(guide.Guide())
+    assert list(FITS) == list(guide.ADVICE)
+    for situation in ALL:
+        fitting = [key for key, fits in FITS.items() if fits(**situation | {"m": int(situation["m"])})]
+        assert guide.ADVICE[fitting[-1]].code == guide.advise(**situation).code, situation
 
 
 def test_a_widget_answers_too():

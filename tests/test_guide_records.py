@@ -60,7 +60,11 @@ SAID = [
         "at 32 samples they did on photographs, by some three points after a short training",
         lambda: ahead(photographs, "bn+ws", "bn", "32") and abs(gap(photographs, "bn+ws", "bn", "32")[0] - 3) < 1,
     ),
-    ("bn", "on digits no difference was resolved at 32 and 64", lambda: open_(digits, "bn+ws", "bn", "32", "64")),
+    (
+        "bn",
+        "on digits no difference was resolved at 32, 64 and 128",
+        lambda: open_(digits, "bn+ws", "bn", "32", "64", "128"),
+    ),
     (
         "bn",
         "at 256, in 24 steps, they gained ten points",
