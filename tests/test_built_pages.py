@@ -147,12 +147,19 @@ def test_tokens_that_look_like_text_are_those_of_names_and_punctuation():
     assert not plain & {"k", "o", "s2", "mi", "c1", "nf", "nb"}
 
 
-def test_a_theme_that_measures_in_another_way_ends_the_build(app):
+def test_pages_are_mended_once_and_a_theme_that_measures_in_another_way_ends_the_build(app):
     script = Path(app.outdir) / "_static" / small_batches.SCRIPT
     script.parent.mkdir()
     script.write_text(f"q({small_batches.MEASURED})", encoding="utf-8")
+    (script.parents[1] / "documentation_options.js").write_text("const A = '\\\\1';", encoding="utf-8")
+    drawing = '<svg viewBox="0 0 2 1" width="100%" fill="currentColor" aria-hidden="true">\n<path d="M 0 0"/></svg>'
+    page = Path(app.outdir) / "page.html"
+    page.write_text(f'<script src="_static/documentation_options.js?v=1"></script><p>{drawing}</p>', encoding="utf-8")
     for _ in range(2):  # a second build finds it mended
         small_batches.mend_pages(app, None)
+    place = '<svg class="nl-later" viewBox="0 0 2 1" width="100%" aria-hidden="true"></svg>'
+    mended = f"<script>const A = '\\\\1';</script><p>{place}<noscript>{drawing}</noscript></p>"
+    assert page.read_text(encoding="utf-8") == mended
     assert script.read_text(encoding="utf-8") == f"q({small_batches.UNMEASURED})"
     script.write_text("q()", encoding="utf-8")
     with pytest.raises(ExtensionError, match="measures boxes"):

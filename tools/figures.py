@@ -18,6 +18,7 @@ FIGURE = re.compile(r'<figure class="nl-(?:figure|interactive)\b.*?</figure>', r
 STILL = re.compile(r'<\w+ class="nl-still".*', re.S)
 PANEL = re.compile(r"(?:<p>([^<]*)</p>)?(<svg\b[^>]*>)(.*?</svg>)", re.S)
 BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"')
+LATER = re.compile(r'<svg class="nl-later"[^>]*></svg>')  # a drawing's place in the page
 GAP = 12  # between panels, in the drawing's points
 LINE = 18  # over panels that have names
 
@@ -25,7 +26,7 @@ LINE = 18  # over panels that have names
 def svg(figure: str) -> str | None:
     """A figure of a page as the text of an SVG file; None where what is still of it holds no drawing."""
     still = STILL.search(figure)
-    figure = still[0] if still else figure
+    figure = LATER.sub("", still[0] if still else figure)
     panels = PANEL.findall(figure)
     if not panels:
         return None

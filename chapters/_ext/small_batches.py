@@ -177,7 +177,7 @@ def _plain_tokens():
     )
 
 
-# What the theme leaves wrong in every page, and what stands there instead.
+# What is wrong or slow in the pages as they are written, and what stands there instead.
 MENDS = (
     # Icon fonts preloaded in a mode that browsers refuse for files on disk, an error on every page.
     (r'<link rel="preload" as="font"[^>]*>\s*', ""),
@@ -193,10 +193,9 @@ MENDS = (
     ),
     # A name for speech that is not the one that is seen.
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
-    # Scripts that hold the first picture up. In their order after the page is read they do the same; only the first,
-    # a few names, is used by scripts within the page.
+    # Scripts that hold the first picture up. In their order after the page is read they do the same.
     (
-        r'<script src="((?:\.\./)*_static/(?!documentation_options)[^"]+|searchindex\.js)"></script>',
+        r'<script src="((?:\.\./)*_static/[^"]+|searchindex\.js)"></script>',
         r'<script defer="defer" src="\1"></script>',
     ),
     # The theme decides between light and dark late, when all has been styled for neither. Here too: a page opened at a
@@ -207,11 +206,17 @@ MENDS = (
         ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";'
         ' if (location.hash) document.documentElement.dataset.whole = "";',
     ),
+    # Drawings, half of a chapter's bytes: book.js draws those that come near; without scripts the browser draws all.
+    (
+        r'(?<!<noscript>)(<svg\b[^>]* viewBox="([^"]*)"[^>]* fill="currentColor" aria-hidden="true">.*?</svg>)',
+        r'<svg class="nl-later" viewBox="\2" width="100%" aria-hidden="true"></svg><noscript>\1</noscript>',
+    ),
     # More than half of a chapter's elements: tokens of code that look like the text around them.
     (rf'<span class="(?:{"|".join(_plain_tokens())})">([^<]*)</span>', r"\1"),
 )
 
 
+NAMES = r'<script src="[./]*_static/documentation_options\.js[^"]*"></script>'
 # The theme measures every box of code of the page when it opens, so that all must be laid out; book.js sees to these.
 SCRIPT = "scripts/pydata-sphinx-theme.js"
 MEASURED = '"pre, .nboutput > .output_area, .cell_output > .output, .jp-RenderedHTMLCommon"'
@@ -231,10 +236,14 @@ def mend_pages(app, error):
             "//# sourceMappingURL"
         )[0]  # it maps the code as it was
         script.write_text(code, encoding="utf-8")
+        # used by scripts within the page, which would wait for a file so small
+        names = Path(app.outdir) / "_static" / "documentation_options.js"
+        written = f"<script>{names.read_text(encoding='utf-8')}</script>"
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
+            text = re.sub(NAMES, lambda _: written, text)
             for wrong, right in MENDS:
-                text = re.sub(wrong, right, text)
+                text = re.sub(wrong, right, text, flags=re.DOTALL)
             page.write_text(text, encoding="utf-8")
 
 

@@ -276,8 +276,9 @@ class BatchChannelNorm(AllOrNothing):
         virtual_batch_size: m, batch statistics over each m consecutive samples. None: the whole batch.
 
     The first half is the submodule `batch`, with torch's buffer names. For the backward pass the layer keeps its input
-    alone; the input of the second half is kept too where it is small (up to 2^15 values, or planes of less than 16
-    positions), where `batch` has hooks or is in evaluation, and under torch.compile, torch.jit.trace and torch.func.
+    and five numbers of each plane; the input of the second half is kept too where it is small (up to 2^15 values, or
+    planes of less than 16 positions), where `batch` has hooks or is in evaluation, and under torch.compile,
+    torch.jit.trace and torch.func.
 
     Raises:
         ValueError: an argument outside its range, num_groups that does not divide num_features; in `forward` as
