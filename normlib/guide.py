@@ -85,6 +85,7 @@ for layer in model.modules():
         layer.eval()
 """
 
+# Where several fit a situation, the last one is `_choose`'s: so the list can be read without the figure.
 ADVICE = {
     "bn": Advice(
         "32 samples or more, or 8 and more in fine-tuning, and the batches are random",

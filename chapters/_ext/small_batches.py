@@ -208,7 +208,7 @@ MENDS = (
     ),
     # Drawings, half of a chapter's bytes: book.js draws those that come near; without scripts the browser draws all.
     (
-        r'(?<!<noscript>)(<svg\b[^>]* viewBox="([^"]*)"[^>]* fill="currentColor" aria-hidden="true">.*?</svg>)',
+        r'(?<!<noscript>)(<svg\b[^>]* viewBox="([^"]*)"[^>]* fill="currentColor" aria-hidden="true">(?s:.*?)</svg>)',
         r'<svg class="nl-later" viewBox="\2" width="100%" aria-hidden="true"></svg><noscript>\1</noscript>',
     ),
     # More than half of a chapter's elements: tokens of code that look like the text around them.
@@ -216,6 +216,7 @@ MENDS = (
 )
 
 
+# Names that scripts within the page use, which would wait for a file so small: they stand in the page.
 NAMES = r'<script src="[./]*_static/documentation_options\.js[^"]*"></script>'
 # The theme measures every box of code of the page when it opens, so that all must be laid out; book.js sees to these.
 SCRIPT = "scripts/pydata-sphinx-theme.js"
@@ -236,14 +237,13 @@ def mend_pages(app, error):
             "//# sourceMappingURL"
         )[0]  # it maps the code as it was
         script.write_text(code, encoding="utf-8")
-        # used by scripts within the page, which would wait for a file so small
         names = Path(app.outdir) / "_static" / "documentation_options.js"
         written = f"<script>{names.read_text(encoding='utf-8')}</script>"
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             text = re.sub(NAMES, lambda _: written, text)
             for wrong, right in MENDS:
-                text = re.sub(wrong, right, text, flags=re.DOTALL)
+                text = re.sub(wrong, right, text)
             page.write_text(text, encoding="utf-8")
 
 

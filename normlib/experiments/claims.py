@@ -1253,7 +1253,7 @@ def _():
     (CH04, "Backward: why stop the gradient?"),
     scale="float64, no bounds, running statistics 0 and 1",
     note="These lines show what the gradient loses: the whole projection. What training loses with it, chapter 04 "
-    "measures at the same place: some points in batches of 32, nearly all in batches of 16.",
+    "measures at the same place: some points in batches of 32, many in batches of 16.",
 )
 def _():
     x, g = _normal(8, 3).requires_grad_(), _normal(8, 3, seed=1)
