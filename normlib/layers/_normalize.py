@@ -177,11 +177,11 @@ class _BatchNormalize(torch.autograd.Function):
             dx = dy * scaled + shift
         else:
             tilt = by_var * (2 / layout.n)
-            del buffer  # its memory is just right for dx
-            dx = (seen * tilt).add_(shift - tilt * mean)
-            # in place where vmap, which has no rule for that, is not at work
-            add = dx.addcmul if twice or batched(dx) or batched(dy) else dx.addcmul_
-            dx = add(dy, scaled)
+            constant = shift - tilt * mean
+            if twice or batched(buffer):  # the second has no rule for what follows
+                dx = (seen * tilt + constant).addcmul(dy, scaled)
+            else:  # in memory that is there: to get as much anew takes longer than to fill it
+                dx = torch.mul(seen, tilt, out=buffer).add_(constant).addcmul_(dy, scaled)
         dx = as_before(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)
 

@@ -75,17 +75,17 @@ class _Planes(NamedTuple):
         mean = near - origin + rest
         batch_mean = mean.mean(1, keepdim=True)
         from_batch = mean - batch_mean
-        batch_var = (var + from_batch.square()).mean(1, keepdim=True)
+        batch_var = torch.addcmul(var, from_batch, from_batch).mean(1, keepdim=True)
         batch_mean = batch_mean + origin
         first = line(batch_mean, batch_var, *history)
         scale, z = first.slope, first.slope * from_batch
         if first.offset is not None:
             z = z + first.offset
         if gamma is not None:
-            scale, z = scale * gamma, z * gamma + beta
+            scale, z = scale * gamma, torch.addcmul(beta, z, gamma)
         scale, z, within = (v.unflatten(-1, (num_groups, -1)) for v in (scale, z, var))
         from_group = z - z.mean(-1, keepdim=True)
-        spread = (scale.square() * within + from_group.square()).mean(-1, keepdim=True)
+        spread = torch.addcmul(from_group.square(), scale.square(), within).mean(-1, keepdim=True)
         return cls(first, batch_mean, batch_var, from_batch, scale, from_group, (spread + eps).rsqrt())
 
 
@@ -153,44 +153,48 @@ class _BatchChannelNormalize(torch.autograd.Function):
             dy_sum, dyx_sum = (v.view_as(near) for v in sums(dy, seen, near.view(layout.stat)))
         else:
             dy_sum = dy.sum(layout.dims).view_as(near)
-            dyx_sum = (seen - near.view(layout.stat)).mul_(dy).sum(layout.dims).view_as(near) - rest * dy_sum
+            buffer = (seen - near.view(layout.stat)).mul_(dy)
+            dyx_sum = buffer.sum(layout.dims).view_as(near) - rest * dy_sum
         g, gx = dy_sum.unflatten(*grouped), dyx_sum.unflatten(*grouped)
-        dweight = dbias = None
-        slope = scale * inverse  # ∂L/∂x = slope · γ' ∂L/∂y + …
-        if weight is not None:
-            dweight = ((gx * scale + g * from_group) * inverse).sum((0, 1, 3)).to(weight.dtype)
-            dbias = g.sum((0, 1, 3)).to(bias.dtype)
-            weight = weight.unsqueeze(-1)
-            g, gx, by_dy = g * weight, gx * weight, slope * weight
-        else:
-            by_dy = slope
 
-        # the Group Norm: g ← [g − ⟨g⟩ − ŷ⟨g ŷ⟩]/σ, as sums over each plane
-        count = layout.n * from_group.shape[-1]
-        g_mean = g.sum(-1, keepdim=True) / count
-        gx_mean = (scale * gx + from_group * g).sum(-1, keepdim=True) * inverse.square() / count
-        by_x = -(slope * gx_mean * scale).flatten(-2)
-        shift = -(slope * (g_mean + gx_mean * from_group)).flatten(-2)
+        # of each group: the sums of ∂L/∂y and of ∂L/∂y ŷ, ŷ what the Group Norm makes of ẋ
+        g_sum = g.sum(-1, keepdim=True)
+        gy_sum = torch.addcmul(gx * scale, g, from_group).sum(-1, keepdim=True).mul_(inverse)
+        dweight = dbias = None
+        slope = inverse  # ∂L/∂ẋ = slope ∂L/∂y − …
+        if weight is not None:
+            dweight, dbias = (v.sum((0, 1, 3)).to(weight.dtype) for v in (gy_sum, g_sum))
+            slope = inverse * weight.unsqueeze(-1)
+
+        # the Group Norm: ∂L/∂ẋ = slope ∂L/∂y − level − pull (x − its mean in the plane), and its sums over each plane
         n = layout.n
-        g = (inverse * (g - n * (g_mean + gx_mean * from_group))).flatten(-2)
-        gx = (inverse * (gx - gx_mean * scale * n * var.unflatten(*grouped))).flatten(-2)
+        count = n * from_group.shape[-1]
+        tilt = (slope * gy_sum).mul_(inverse).div_(count)
+        level = torch.addcmul((slope * g_sum).div_(count), tilt, from_group)
+        pull = tilt * scale
+        by_dy = (slope * scale).expand_as(from_group).flatten(-2)
+        g = torch.sub(slope * g, level, alpha=n).flatten(-2)
+        gx = torch.sub(slope * gx, pull * var.unflatten(*grouped), alpha=n).flatten(-2)
+        level, pull, scale = (v.expand_as(from_group).flatten(-2) for v in (level, pull, scale))
 
         # the Batch Norm, as in _normalize.py
-        gx = (gx + from_batch * g).sum(1, keepdim=True)
+        gx = torch.addcmul(gx, from_batch, g).sum(1, keepdim=True)
         g = g.sum(1, keepdim=True)
         n = n * near.shape[1]
         by_mean, by_var = line.through(g, gx)
-        tilt = torch.zeros_like(g) if by_var is None else 2 / n * by_var
-        level = by_mean * g / n
+        shift = (by_mean * g).div_(n)
+        tilt = torch.zeros_like(g) if by_var is None else by_var * (2 / n)
         dgamma = dbeta = None
         if gamma is not None:
-            dgamma = line.slope * gx if line.offset is None else line.slope * gx + line.offset * g
+            dgamma = line.slope * gx if line.offset is None else torch.addcmul(line.slope * gx, line.offset, g)
             dgamma, dbeta = dgamma.sum((0, 1)).to(gamma.dtype), g.sum((0, 1)).to(beta.dtype)
-            tilt, level = tilt * gamma, level * gamma
-        by_x = by_x + tilt
-        shift = shift + level + tilt * from_batch - by_x * (near + rest)
+            tilt, shift = tilt * gamma, shift * gamma
+        by_x = torch.addcmul(tilt, scale, pull, value=-1)
+        shift = torch.addcmul(shift, tilt, from_batch).addcmul_(scale, level, value=-1)
+        shift.addcmul_(by_x, near + rest, value=-1)
         by_dy, by_x, shift = (v.reshape(layout.stat) for v in (by_dy, by_x, shift))
-        dx = torch.addcmul(shift, seen, by_x) if by_rows else (seen * by_x).add_(shift)
+        # into memory that is there: to get as much anew takes longer than to fill it
+        dx = torch.addcmul(shift, seen, by_x) if by_rows else torch.mul(seen, by_x, out=buffer).add_(shift)
         dx.addcmul_(dy, by_dy)
         return as_before(dx.to(x.dtype), layout, x), dgamma, dbeta, dweight, dbias, *others
 
