@@ -23,6 +23,7 @@ FLOORS = {
     "checkpoints": 1,
     "training": 3,
     "experiments": 4,
+    "parallel": 4,
     "explorer": 5,
     "plots": 5,
     "cube": 5,

@@ -78,6 +78,10 @@ class Claim:
         seed = self.id.partition("-")[0]
         return seed if seed in SOURCES else "papers"
 
+    def __reduce__(self):
+        """From one process to another by its id: `measure` has no name of its own."""
+        return _claim, (self.id,)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -93,6 +97,10 @@ class Judged:
 
 
 CLAIMS: dict[str, Claim] = {}
+
+
+def _claim(name: str) -> Claim:
+    return CLAIMS[name]
 
 
 def judge(name: str) -> Judged:

@@ -1,0 +1,151 @@
+"""Trainings side by side give what they give one after another, and what goes wrong in one is said here."""
+
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from normlib import parallel
+from normlib.datasets import digits
+from normlib.layers import BatchRenorm
+from normlib.models import MLP
+from normlib.parallel import in_parallel
+from normlib.training import train
+
+copied = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+
+
+def limits(epoch, epochs):
+    return 3.0, 5.0
+
+
+def training(batch_size):
+    norm = partial(BatchRenorm, schedule=limits)
+    network = partial(MLP, 64, norm_layer=norm)
+    return train(network, digits(), seeds=(0, 1), epochs=1, batch_size=batch_size, learning_rate=0.1)
+
+
+def test_in_copies_as_one_after_another(monkeypatch):
+    jobs = {m: partial(training, m) for m in (64, 32, 16)}
+    state = torch.random.get_rng_state()
+    copies = in_parallel(jobs, processes=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    monkeypatch.setattr(parallel, "_can_copy", lambda: False)
+    here = in_parallel(jobs, processes=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert list(copies) == list(here) == [64, 32, 16]
+    for m in jobs:
+        assert torch.equal(copies[m].test_loss, here[m].test_loss)
+        for one, other in zip(copies[m].models, here[m].models, strict=True):
+            assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+            assert not one.training
+    assert not torch.equal(copies[64].test_loss, copies[32].test_loss)
+
+
+@copied
+def test_jobs_run_in_processes_of_their_own_two_at_a_time(tmp_path):
+    def meet(own, other):
+        (tmp_path / own).touch()
+        until = time.monotonic() + 60
+        while not (tmp_path / other).exists():
+            assert time.monotonic() < until, f"{other} did not start"
+            time.sleep(0.01)
+        return os.getpid()
+
+    found = in_parallel({"a": lambda: meet("a", "b"), "b": lambda: meet("b", "a"), "c": os.getpid}, processes=2)
+    assert len({found["a"], found["b"], os.getpid()}) == 3
+    assert found["c"] in (found["a"], found["b"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_job_feels_another(processes):
+    torch.manual_seed(3)
+    expected = torch.rand(())
+    torch.manual_seed(3)
+    found = in_parallel({k: lambda: torch.rand(()) for k in range(4)}, processes=processes)
+    assert all(torch.equal(value, expected) for value in found.values())
+
+
+@copied
+def test_copies_end_with_the_process_that_asked(tmp_path):
+    """Killed, it can end nobody: they must notice."""
+    code = f"""
+import os, pathlib, time
+from normlib.parallel import in_parallel
+def job():
+    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    while len(os.listdir({str(tmp_path)!r})) < 2:
+        time.sleep(0.01)
+    time.sleep(1)
+    os.kill(os.getppid(), 9)
+in_parallel({{1: job, 2: job}}, processes=2)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -9
+    left = [int(name) for name in os.listdir(tmp_path)]
+    assert len(left) == 2
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in left):
+        assert time.monotonic() < until, f"of {left} some still run"
+        time.sleep(0.05)
+
+
+def test_one_process_or_one_job_needs_no_copy():
+    assert in_parallel({"a": os.getpid, "b": os.getpid}, processes=1) == {"a": os.getpid(), "b": os.getpid()}
+    assert in_parallel({"a": os.getpid}) == {"a": os.getpid()}
+    assert in_parallel({}) == {}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_arrives_as_it_was_raised(processes):
+    def fail():
+        raise KeyError("digits")
+
+    with pytest.raises(KeyError, match="digits") as caught:
+        in_parallel({"good": int, "bad": fail}, processes=processes)
+    if processes == 2 and sys.platform == "linux":
+        said = str(caught.value.__cause__)
+        assert "'bad' failed" in said
+        assert "in fail" in said
+
+
+@copied
+def test_an_error_ends_the_other_jobs(tmp_path):
+    def fail():
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        raise KeyError("digits")
+
+    def wait():
+        (tmp_path / "started").touch()
+        time.sleep(60)
+        (tmp_path / "finished").touch()
+
+    start = time.monotonic()
+    with pytest.raises(KeyError):
+        in_parallel({"bad": fail, "long": wait}, processes=2)
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / "finished").exists()
+
+
+@copied
+@pytest.mark.parametrize("result", [lambda: 3, (n for n in range(3))])
+def test_what_cannot_be_sent_is_refused_by_name(result):
+    with pytest.raises(RuntimeError, match=r"cannot be sent.*: use named functions") as caught:
+        in_parallel({"a": int, "b": lambda: result}, processes=2)
+    assert "'b'" in str(caught.value.__cause__)
+
+
+@copied
+def test_a_process_that_dies_is_named():
+    with pytest.raises(RuntimeError, match=r"the process of 'b' died \(exit code 3\)"):
+        in_parallel({"a": int, "b": lambda: os._exit(3)}, processes=2)
+
+
+def test_processes_below_one_are_refused():
+    with pytest.raises(ValueError, match="processes must be at least 1 or None, got 0"):
+        in_parallel({"a": int}, processes=0)
