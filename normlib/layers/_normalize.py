@@ -15,7 +15,8 @@ Batch Norm is a = (σ_B² + ε)^(−1/2), d = 0; the other methods differ in `Li
 input's size, the input itself, is saved for the backward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,11 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 
-from ._checks import precision
+from ._checks import plain, precision
 from ._rows import as_image, moments_of, rows_like, rows_of, sums
+
+# Values of which a few passes over two or three tensors stay within a core's cache.
+_CACHED = 1 << 19
 
 
 class Line(NamedTuple):
@@ -86,6 +90,28 @@ def sum_of_squares(x: Tensor, layout: Layout) -> Tensor:
     return torch.linalg.vector_norm(x, dim=3, keepdim=True).square().sum(1, keepdim=True)
 
 
+def in_parts(layout: Layout, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Large tensors some samples at a time, so few that what one pass leaves in the cache is there for the next."""
+    groups, samples = layout.shape[:2]
+    few = max(1, _CACHED * samples // tensors[0].numel())
+    if layout.last or groups > 1 or samples <= few or not all(map(plain, tensors)):
+        return [tensors]
+    return zip(*(tensor.split(few, 1) for tensor in tensors), strict=True)
+
+
+def centered_on(near: Tensor, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """x − near, and the sums of its values and of their squares."""
+    if batched(x) or batched(near):
+        centered = x - near
+        return centered, centered.sum(layout.dims, keepdim=True), sum_of_squares(centered, layout)
+    centered, found = torch.empty_like(x), []
+    for part, of in in_parts(layout, centered, x):
+        torch.sub(of, near, out=part)
+        found.append((part.sum(layout.dims, keepdim=True), sum_of_squares(part, layout)))
+    total, squares = (reduce(torch.add, v) for v in zip(*found, strict=True))
+    return centered, total, squares
+
+
 def batched(x: Tensor) -> bool:
     """Whether torch.func.vmap is at work on x, or what torch.autograd.grad(is_grads_batched=True) still has for it."""
     return is_batchedtensor(x) or (not torch.compiler.is_compiling() and is_legacy_batchedtensor(x))
@@ -117,17 +143,22 @@ class _BatchNormalize(torch.autograd.Function):
         # Centred first, because E[x²] − E[x]² cancels where the mean is large: on the mean of a sixteenth of the
         # samples, which is at most √15 σ_B from μ_B, so that the rest of the mean is found without cancellation.
         near = seen[:, : -(-seen.shape[1] // 16)].mean(layout.dims, keepdim=True)
-        centered = seen - near
-        rest = centered.sum(layout.dims, keepdim=True).div_(layout.n)
+        centered, total, squares = centered_on(near, seen, layout)
+        rest = total / layout.n
         mean = near + rest
-        var = (sum_of_squares(centered, layout) / layout.n - rest.square()).clamp(min=0)
+        var = (squares / layout.n - rest.square()).clamp(min=0)
         a, d, *_ = line(mean, var, *(h.view(layout.channel) for h in history))
         shift = -a * rest if d is None else d - a * rest
         if weight is not None:
             weight, bias = weight.view(layout.channel), bias.view(layout.channel)
             a = a * weight
             shift = shift * weight + bias
-        y = centered * a + shift if _fixed(centered, a, shift) else centered.mul_(a).add_(shift)
+        if _fixed(centered, a, shift):
+            y = centered * a + shift
+        else:
+            for (part,) in in_parts(layout, centered):
+                part.mul_(a).add_(shift)
+            y = centered
         C = x.shape[1]
         # detached: a view must not leave the function, or an in-place activation behind it is refused
         y = as_before(y.to(x.dtype), layout, x).detach()
@@ -155,10 +186,16 @@ class _BatchNormalize(torch.autograd.Function):
         line = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
         a, d = line.slope, line.offset
 
-        buffer = seen - mean
-        buffer = buffer * dy if twice or _fixed(buffer, dy) else buffer.mul_(dy)
-        sum_g = dy.sum(layout.dims, keepdim=True)
-        sum_gx = buffer.sum(layout.dims, keepdim=True)
+        anew = twice or batched(seen) or batched(mean) or batched(dy)  # nothing can be changed in place
+        if anew:
+            sum_g = dy.sum(layout.dims, keepdim=True)
+            sum_gx = ((seen - mean) * dy).sum(layout.dims, keepdim=True)
+        else:
+            buffer, found = torch.empty_like(seen), []
+            for part, of, along in in_parts(layout, buffer, seen, dy):
+                torch.sub(of, mean, out=part).mul_(along)
+                found.append([v.sum(layout.dims, keepdim=True) for v in (along, part)])
+            sum_g, sum_gx = (reduce(torch.add, v) for v in zip(*found, strict=True))
 
         dweight = dbias = None
         scaled = a
@@ -178,10 +215,12 @@ class _BatchNormalize(torch.autograd.Function):
         else:
             tilt = by_var * (2 / layout.n)
             constant = shift - tilt * mean
-            if twice or batched(buffer):  # the second has no rule for what follows
+            if anew:
                 dx = (seen * tilt + constant).addcmul(dy, scaled)
             else:  # in memory that is there: to get as much anew takes longer than to fill it
-                dx = torch.mul(seen, tilt, out=buffer).add_(constant).addcmul_(dy, scaled)
+                for part, of, along in in_parts(layout, buffer, seen, dy):
+                    torch.mul(of, tilt, out=part).add_(constant).addcmul_(along, scaled)
+                dx = buffer
         dx = as_before(dx.to(x.dtype), layout, x)
         return dx, dweight, dbias, None, None, *(None for _ in history)
 

@@ -47,11 +47,13 @@ def _few(x: Tensor) -> bool:
 
 
 def _estimate_line(eps, rate, mean: Tensor, var: Tensor, old_mean: Tensor, old_var: Tensor) -> Line:
-    square = var + (mean - old_mean).square()  # ⟨(x − μ̂)²⟩
-    slope = ((1 - rate) * old_var + rate * square + eps).rsqrt().detach()
-    offset = ((1 - rate) * (mean - old_mean)).detach() * slope  # μ_B − μ̂', in units of σ̂'
-    # ∂x̂/∂x = slope: the statistics pass no gradient, and the added 0 says so to a second derivative too
-    return Line(slope, offset + (mean - mean.detach()) * slope, offset_by_mean=slope)
+    ahead = mean.detach() - old_mean
+    square = torch.addcmul(var.detach(), ahead, ahead)  # ⟨(x − μ̂)²⟩
+    slope = old_var.to(square.dtype).lerp(square, rate).add(eps).rsqrt()
+    offset = ahead * slope * (1 - rate)  # μ_B − μ̂', in units of σ̂'
+    if torch.is_grad_enabled():  # ∂x̂/∂x = slope, the statistics pass no gradient: said to a second derivative too
+        offset = offset + (mean - mean.detach()) * slope
+    return Line(slope, offset, offset_by_mean=slope)
 
 
 class _Planes(NamedTuple):

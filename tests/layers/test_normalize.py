@@ -4,6 +4,7 @@ import pytest
 import torch
 from compare import assert_same, normal
 
+from normlib.layers import _normalize
 from normlib.layers._normalize import Line, batch_normalize
 
 EPS = 1e-5
@@ -202,3 +203,28 @@ def test_half_precision_sums_do_not_overflow(dtype):
     got, expected = {"mean": mean, "var": var}, {"mean": exact_mean, "var": exact_var}
     assert_same(got, expected, 1e-6)
     assert_same({"y": y}, {"y": exact}, torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(7, C, 5), (7, C, 5, 4)], ids=str)
+def test_large_tensors_some_samples_at_a_time(monkeypatch, samples, shape):
+    """Seven samples: the last part is smaller than the others, or each has one."""
+    x, dy = (5 + normal(*shape)).requires_grad_(), normal(*shape, seed=1)
+    w, b = (t.clone().requires_grad_() for t in (weight, bias))
+
+    def step():
+        y, mean, var = batch_normalize(x, w, b, general, history=(OLD,))
+        return dict(enumerate([y, mean, var, *torch.autograd.grad(y, [x, w, b], dy)]))
+
+    whole = step()
+    split, counts = _normalize.in_parts, []
+
+    def counted(*given):
+        parts = list(split(*given))
+        counts.append(len(parts))
+        return parts
+
+    monkeypatch.setattr(_normalize, "_CACHED", samples * x[0].numel())
+    monkeypatch.setattr(_normalize, "in_parts", counted)
+    assert_same(step(), whole)
+    assert counts == [-(-7 // samples)] * 4  # statistics and output, sums and gradient
