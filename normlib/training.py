@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -134,6 +135,8 @@ def train(
     augment: Augment | None = None,
     virtual_batch_size: int | None = None,
     together: bool | None = None,
+    autocast: torch.dtype | None = None,
+    compiled: bool = False,
     test_every_epoch: bool = True,
     checkpoint: Path | str | None = None,
     label: str = "",
@@ -158,6 +161,11 @@ def train(
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
             model without convolutions, or with convolutions that fold over images of at most 16×16 pixels, and the
             models are `folding.alike`.
+        autocast: torch.bfloat16 for the forward pass of a training step in that precision where torch.autocast lowers
+            it; parameters, loss and evaluation stay in float32. None: all in float32.
+        compiled: have torch.compile fuse a training step's forward and backward pass, on a GPU captured in graphs
+            (mode "reduce-overhead"), where it is meant for; on a CPU it gains nothing. The first steps take a minute
+            and more, sums are rounded otherwise, and dropout masks are others.
         test_every_epoch: measure the test set after each epoch; False: only after the last, with NaN before it.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
             it is there; for seeds trained together. The caller removes it.
@@ -174,9 +182,10 @@ def train(
 
     Raises:
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
-            the processes, a virtual_batch_size that is no integer of at least 1, a checkpoint for seeds trained one
-            after the other, together for models that differ in more than parameters and buffers, a build that gives
-            several seeds the same buffer or learned parameter.
+            the processes, a virtual_batch_size that is no integer of at least 1, another autocast than bfloat16, a
+            checkpoint for seeds trained one after the other, together for models that differ in more than parameters
+            and buffers, compiled for such as share their steps but do not fold, a build that gives several seeds the
+            same buffer or learned parameter.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """
     if not seeds or len(set(seeds)) != len(seeds):
@@ -187,6 +196,8 @@ def train(
         raise ValueError(f"batch_size must be between 1 and {len(data.x_train)} training images, got {batch_size}")
     if virtual_batch_size is not None:
         virtual_batch_size = _checks.positive_integer("virtual_batch_size", virtual_batch_size)
+    if autocast not in (None, torch.bfloat16):  # float16 would need its loss scaled
+        raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast}")
     _, processes = _shard()
     if batch_size % processes:
         raise ValueError(f"batch_size must be a multiple of the {processes} processes, got {batch_size}")
@@ -225,6 +236,8 @@ def train(
         augment=augment,
         virtual_batch_size=virtual_batch_size,
         layout=layout,
+        autocast=autocast,
+        compiled=compiled,
         test_every_epoch=test_every_epoch,
         checkpoint=checkpoint,
         label=label,
@@ -318,6 +331,8 @@ def _train_group(
     augment,
     virtual_batch_size,
     layout,
+    autocast,
+    compiled,
     test_every_epoch,
     checkpoint,
     label,
@@ -325,8 +340,14 @@ def _train_group(
 ):
     """Train models that share every step."""
     net = _One(models[0]) if len(models) == 1 else fold(models) or _Vectorised(models)
+    if compiled and isinstance(net, _Vectorised):
+        raise ValueError("compiled must be False for models trained together that do not fold, got True")
     leaves = [p for p in net.parameters() if p.requires_grad]
     device, S = data.x_train.device, len(models)
+    step_net = net
+    if compiled:
+        torch.compiler.reset()  # it gives up after a few variants of the same code, be they of other trainings
+        step_net = torch.compile(net, mode="reduce-overhead" if device.type == "cuda" else "default")
     rank, processes = _shard()
     velocities: list[Tensor | None] = [None] * len(leaves)  # of SGD with momentum
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -338,6 +359,7 @@ def _train_group(
         f"seeds {seeds}, {epochs} epochs, batches of {batch_size} of {len(data.x_train)} images, "
         f"virtual batches of {virtual_batch_size}, rate {learning_rate}, momentum {momentum}, "
         f"weight decay {weight_decay}, tested {'every epoch' if test_every_epoch else 'at the end'}, "
+        f"{'in bfloat16, ' if autocast else ''}"
         f"network {hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]}"
     )
     held = checkpoints.load(checkpoint, key) if checkpoint else None
@@ -373,8 +395,9 @@ def _train_group(
                     x, y = x.chunk(processes)[rank], y.chunk(processes)[rank]
                 if layout is torch.channels_last:
                     x = x.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (-1, S))
-                logits = net(x)
-                loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+                with torch.autocast(device.type, autocast) if autocast else nullcontext():
+                    logits = step_net(x)
+                loss = F.cross_entropy(logits.to(x.dtype).flatten(0, 1), y.flatten(), reduction="none")
                 loss = loss.view(-1, S).mean(0)
                 # not backward(): accumulating would copy every transposed gradient once more
                 gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)

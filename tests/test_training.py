@@ -184,6 +184,51 @@ class Linear(nn.Module):
         return x.flatten(1) @ self.weight.T
 
 
+def test_autocast_lowers_the_forward_pass_and_nothing_else(data):
+    seen = set()
+
+    def build():
+        model = mlp()
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_hook(lambda layer, x, y: seen.add((layer.training, y.dtype)))
+        return model
+
+    lowered, usual = (train(build, data, autocast=kind, **SETTINGS) for kind in (torch.bfloat16, None))
+    assert seen == {(True, torch.bfloat16), (True, torch.float32), (False, torch.float32)}
+    assert {p.dtype for p in lowered.models[0].parameters()} == {torch.float32}
+    assert not torch.equal(lowered.train_loss, usual.train_loss)
+    torch.testing.assert_close(lowered.train_loss, usual.train_loss, rtol=0.1, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler does
+@pytest.mark.parametrize("seeds", [[0], [0, 1]], ids=["one", "folded"])
+@pytest.mark.parametrize("norm", ["bn", "mbn"])
+def test_compiled_steps_give_the_same(data, monkeypatch, seeds, norm):
+    """By a compiler that takes a second, not a minute; of Momentum Batch Norm, whose λ moves, over several epochs."""
+    modes, compiler = [], torch.compile
+
+    def quick(net, mode):
+        modes.append(mode)
+        return compiler(net, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    layer = norm_factory(norm, **({"batch_size": 4} if norm == "mbn" else {}))
+    build = partial(MLP, 64, width=16, depth=2, norm_layer=layer)
+    settings = SETTINGS | {"epochs": 12, "sampler": first(2), "virtual_batch_size": 4, "seeds": seeds}
+    compiled = train(build, data, compiled=True, **settings)
+    assert modes == ["default"]
+    assert_same_history(compiled, train(build, data, **settings), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_is_for_what_folds(data):
+    def build():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softplus())
+
+    with pytest.raises(ValueError, match="compiled must be False for models trained together that do not fold"):
+        train(build, data, seeds=[0, 1], compiled=True, **SETTINGS)
+
+
 def test_one_step_is_gradient_descent_on_the_mean_loss(data):
     small = data.subset(train=8)
     history = train(Linear, small, epochs=1, batch_size=8, learning_rate=0.5)
@@ -345,6 +390,7 @@ def test_a_seed_that_breaks_in_the_very_last_step_has_diverged(data):
         ({"virtual_batch_size": 0}, "virtual_batch_size must be an integer of at least 1, got 0"),
         ({"virtual_batch_size": 4.0}, "virtual_batch_size must be an integer of at least 1, got 4.0"),
         ({"virtual_batch_size": True}, "virtual_batch_size must be an integer of at least 1, got True"),
+        ({"autocast": torch.float16}, "autocast must be torch.bfloat16 or None, got torch.float16"),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ curves            train_loss, train_accuracy, test_loss, test_accuracy, epoch_se
 final, best       test accuracy after the last epoch (the headline) and at its best
 per_class         test accuracy of each class after the last epoch
 diverged_at       null, or the first step at which the loss was not finite; null stands for NaN in curves
-environment       device, threads and processes of the run, versions, commit, times
+environment       device, threads and processes of the run, whether its steps were compiled, versions, commit, times
 
 Beside it, while it is made: .ID.lock, held by the process that makes it, and .ID-V.ckpt, its state after the last epoch
 under results version V. A damaged file is renamed to NAME.damaged and made again. data/runs/schema.json says the same

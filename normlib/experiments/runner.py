@@ -59,7 +59,8 @@ _CIFAR = {"cifar10": datasets.cifar10, "cifar100": datasets.cifar100}
 _KEYS = ("profile", "seed", "together", "epochs", "steps", "batch_size", "virtual_batch_size", "method", "m")
 _KEYS += ("dataset", "size", "train_images", "test_images", "validation", "augment")
 _KEYS += ("model", "width", "depth", "strides", "stem_stride", "norm", "norm_options", "ramp_start")
-_KEYS += ("learning_rate", "decay_every", "momentum", "weight_decay")
+_KEYS += ("learning_rate", "decay_every", "momentum", "weight_decay", "autocast")
+_PRECISIONS = {"bfloat16": torch.bfloat16}
 
 
 def choice(name: str, value: str, allowed: Iterable[str]) -> str:
@@ -167,6 +168,18 @@ def device() -> str:
     return name
 
 
+def compiled() -> bool:
+    """Whether training steps are compiled: $NORMLIB_COMPILE, 0 or 1; 0 where it is not set.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    value = os.environ.get("NORMLIB_COMPILE") or "0"
+    if value not in ("0", "1"):
+        raise ValueError(f"NORMLIB_COMPILE must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
 @lru_cache(maxsize=2)
 def _data(
     dataset: str,
@@ -202,7 +215,9 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
     block = members(config)
     images = (config.get(key) for key in ("train_images", "test_images", "validation"))
     data = _data(config["dataset"], config["size"], *images, device())
-    decay = config.get("decay_every")
+    decay, precision = config.get("decay_every"), config.get("autocast")
+    if precision is not None:
+        choice("autocast", precision, _PRECISIONS)
     history = train(
         lambda: _model(config, data),
         data,
@@ -217,11 +232,13 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
         augment=partial(datasets.crop_flip, black=data.black) if config.get("augment") else None,
         virtual_batch_size=config.get("virtual_batch_size"),
         together=len(block) > 1,
+        autocast=_PRECISIONS.get(precision),
+        compiled=compiled(),
         checkpoint=checkpoint,
         label=" ".join(str(config[k]) for k in ("method", "m", "seed") if k in config),
         **hooks,
     )
-    environment = records.environment(data.x_train.device.type, started)
+    environment = records.environment(data.x_train.device.type, started) | {"compiled": compiled()}
     return [_record(grid, c, data, history, i, environment) for i, c in enumerate(block)]
 
 

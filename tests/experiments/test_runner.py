@@ -106,6 +106,28 @@ def test_a_device_that_is_not_there_is_refused(tiny, monkeypatch, name):
         runner.execute("tiny", tiny.configs("short", 1)[0])
 
 
+def test_a_precision_that_is_not_known_is_refused(tiny):
+    with pytest.raises(ValueError, match="autocast must be one of bfloat16, got 'float61'; did you mean 'bfloat16'"):
+        runner.execute("tiny", tiny.configs("short", 1)[0] | {"autocast": "float61"})
+
+
+def test_a_configuration_and_the_environment_say_how_steps_are_made(tiny, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        runner, "train", lambda *a, train=runner.train, **o: made.append(o) or train(*a, **o | {"compiled": False})
+    )
+    config = tiny.configs("short", 1)[0]
+    (usual,) = runner.execute("tiny", config)
+    monkeypatch.setenv("NORMLIB_COMPILE", "1")
+    (other,) = runner.execute("tiny", config | {"autocast": "bfloat16"})
+    assert [(o["autocast"], o["compiled"]) for o in made] == [(None, False), (torch.bfloat16, True)]
+    assert [record["environment"]["compiled"] for record in (usual, other)] == [False, True]
+    assert usual["id"] != other["id"]
+    monkeypatch.setenv("NORMLIB_COMPILE", "yes")
+    with pytest.raises(ValueError, match="NORMLIB_COMPILE must be 0 or 1, got 'yes'"):
+        runner.execute("tiny", config)
+
+
 def test_data_go_to_the_device(tiny, monkeypatch):
     monkeypatch.setenv("NORMLIB_DEVICE", "meta")  # the one device beside the CPU that every machine has
     assert runner.device() == "meta"
