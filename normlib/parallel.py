@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,36 +14,41 @@ from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 import torch
+from tqdm import tqdm
 
 from .training import progress
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")
 
+_MOST = 8  # copies, on however many cores: few chapters have more jobs, and a container may lend fewer than it shows
+
 
 def in_parallel(jobs: Mapping[Name, Callable[[], Result]], processes: int | None = None) -> dict[Name, Result]:
     """Call every job and return what each returned under its name, in the order of the jobs.
 
     Jobs run in copies of this process, one a core, and so may use whatever is defined here, a notebook's functions and
-    data included, without sending it. What a job changes stays in its copy; what it returns must be something that
-    pickle can send: no lambda, also within a model. Each copy has one thread.
+    data included, without sending it. A job must change nothing outside itself, since in a copy the change is lost; it
+    must not raise the number of threads, one in a copy; and what it returns must be something that pickle can send: no
+    lambda, also within a model. Whatever ran before it, a job finds torch's random state of the CPU as it is here.
 
-    Where a process cannot safely be copied (on macOS and Windows, and where autograd has threads of a GPU), where there
-    is one core or one job, jobs are called here, one after another. Either way every job finds torch's random state as
-    it is before the call, and leaves it so.
+    Where a process cannot safely be copied (on macOS and Windows, where autograd has threads of a GPU, in a daemonic
+    process), where there is one core or one job, jobs are called here, one after another. Results are the same, but for
+    last digits where this process has several threads.
 
     Args:
         jobs: functions without arguments, by name.
-        processes: at most so many at a time; None: the cores that this process may use.
+        processes: at most so many at a time; None: the cores that this process may use, at most 8.
 
     Raises:
         ValueError: processes below 1.
-        RuntimeError: a job's process died, or what it returned cannot be sent; the name is in the message.
-        Exception: what a job raised, from an error with the text of its traceback. No other job goes on.
+        RuntimeError: a job's process died, or what a job returned cannot be sent; the message has its name.
+        Exception: what a job raised, from an error with its name and traceback (a RuntimeError that says so where the
+            exception itself cannot be sent). No other job goes on.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1 or None, got {processes}")
-    count = min(len(jobs), processes or _cores())
+    count = min(len(jobs), processes or min(_cores(), _MOST))
     found = {}
     with progress(total=len(jobs), desc="trainings") as bar:
         for name, result in _copies(jobs, count) if count > 1 and _can_copy() else _here(jobs):
@@ -55,8 +62,9 @@ def _cores() -> int:
 
 
 def _can_copy() -> bool:
-    """Whether a copy of this process can train: autograd starts threads for GPUs, which a copy would lack."""
-    return sys.platform == "linux" and not torch.accelerator.is_available()
+    """Whether a copy of this process can be made, and can train: it lacks the threads that autograd has for GPUs."""
+    child = multiprocessing.current_process().daemon  # has no children of its own
+    return sys.platform == "linux" and not child and not torch.accelerator.is_available()
 
 
 def _here(jobs):
@@ -73,11 +81,11 @@ def _alone(job):
 def _copies(jobs, count: int):
     """Names and results, as they come."""
     context = multiprocessing.get_context("fork")
-    waiting, workers = list(jobs), {}
+    waiting, workers, filters = list(jobs), {}, warnings.filters[:]
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(jobs, theirs, [*workers, ours]), daemon=True)
+            process = context.Process(target=_work, args=(jobs, theirs, [*workers, ours], filters), daemon=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: threads are not copied
                 process.start()
@@ -93,9 +101,10 @@ def _copies(jobs, count: int):
                 if waiting:
                     names[connection] = _ask(connection, waiting)
     finally:
+        for process in workers.values():
+            process.kill()  # a gentler signal may have a handler, copied as well
         for connection, process in workers.items():
             connection.close()
-            process.terminate()
             process.join()
 
 
@@ -104,39 +113,57 @@ def _ask(connection: Connection, waiting: list):
     return waiting.pop(0)
 
 
-def _work(jobs, connection: Connection, others: list[Connection]) -> None:
-    """What a copy does, job after job: what it has once imported, it has."""
-    for other in others:  # ends of the parent's, whose death would not be noticed here, nor a copy's by the parent
+def _work(jobs, connection: Connection, others: list[Connection], filters: list) -> None:
+    """What a copy does. It stays for several jobs, so that what they import is imported once."""
+    for other in others:  # ends of the parent's: while a copy has them, the parent cannot notice another's death
         other.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends its copies
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed copy would leave locked
     os.environ["NORMLIB_PROGRESS"] = "0"  # the bar is the parent's
+    warnings.filters[:] = filters
     torch.set_num_threads(1)
     todo = list(jobs.values())
     while True:
-        try:
-            job = todo[-connection.recv()]
-        except EOFError:
-            return
+        job = todo[-connection.recv()]
         try:
             answer = _alone(job), None, ""
         except Exception as error:  # noqa: BLE001  (raised again by the parent)
-            answer = None, error, traceback.format_exc()
+            answer = None, _sendable(error), traceback.format_exc()
         buffer = BytesIO()
         try:
             torch.save(answer, buffer)  # hundreds of small tensors at once; one by one, each would take a file handle
         except (pickle.PicklingError, AttributeError, TypeError) as reason:
             buffer = BytesIO()
-            error = RuntimeError(f"cannot be sent from one process to another ({reason}): use named functions")
-            torch.save((None, error, answer[2]), buffer)
+            torch.save((None, None, str(reason)), buffer)
         connection.send_bytes(buffer.getvalue())
+
+
+def _end_with_parent() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself, or one that says the same where it does not survive being sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (whatever its class's methods raise)
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _answer(name, process, connection: Connection):
     try:
         sent = connection.recv_bytes()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # the second in the middle of an answer
         process.join()
         raise RuntimeError(f"the process of {name!r} died (exit code {process.exitcode})") from None
-    result, error, trace = torch.load(BytesIO(sent), weights_only=False)  # from our own copy
+    result, error, text = torch.load(BytesIO(sent), weights_only=False)  # from our own copy
     if error is not None:
-        raise error from RuntimeError(f"{name!r} failed in a process of its own:\n{trace}")
+        raise error from RuntimeError(f"{name!r} failed in a process of its own:\n{text}")
+    if text:
+        raise RuntimeError(
+            f"what {name!r} returned cannot be sent from one process to another ({text}): use named functions"
+        )
     return result

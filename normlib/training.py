@@ -161,11 +161,11 @@ def train(
         together: all seeds in one step, or one after the other; None: together where a CPU trains several seeds of a
             model without convolutions, or with convolutions that fold over images of at most 16×16 pixels, and the
             models are `folding.alike`.
-        autocast: torch.bfloat16 for the forward pass of a training step in that precision where torch.autocast lowers
-            it; parameters, loss and evaluation stay in float32. None: all in float32.
-        compiled: have torch.compile fuse a training step's forward and backward pass, on a GPU captured in graphs
-            (mode "reduce-overhead"), where it is meant for; on a CPU it gains nothing. The first steps take a minute
-            and more, sums are rounded otherwise, and dropout masks are others.
+        autocast: torch.bfloat16: the forward pass of training steps runs under torch.autocast in bfloat16; parameters,
+            loss and evaluation stay as they are. None: it does not.
+        compiled: torch.compile fuses each training step's forward and backward pass, and on a GPU captures them (mode
+            "reduce-overhead"); meant for GPUs, since on a CPU it gains nothing. The first steps take a minute and more,
+            sums are rounded otherwise, and dropout masks are others.
         test_every_epoch: measure the test set after each epoch; False: only after the last, with NaN before it.
         checkpoint: a file that gets the whole state of training after every epoch, and from which training goes on if
             it is there; for seeds trained together. The caller removes it.
@@ -184,7 +184,7 @@ def train(
         ValueError: no seeds, epochs or batch_size below 1, a batch larger than the training set or not divisible by
             the processes, a virtual_batch_size that is no integer of at least 1, another autocast than bfloat16, a
             checkpoint for seeds trained one after the other, together for models that differ in more than parameters
-            and buffers, compiled for such as share their steps but do not fold, a build that gives several seeds the
+            and buffers, compiled for models trained together that do not fold, a build that gives several seeds the
             same buffer or learned parameter.
         normlib.checkpoints.CheckpointError: the checkpoint is damaged or of another training.
     """

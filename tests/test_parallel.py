@@ -1,9 +1,12 @@
 """Trainings side by side give what they give one after another, and what goes wrong in one is said here."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +20,9 @@ from normlib.models import MLP
 from normlib.parallel import in_parallel
 from normlib.training import train
 
-copied = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux only")
+pytestmark = pytest.mark.usefixtures("one_thread")  # as copies have
+COPIES = parallel._can_copy()
+copied = pytest.mark.skipif(not COPIES, reason="processes are copied on Linux without a GPU only")
 
 
 def limits(epoch, epochs):
@@ -73,25 +78,65 @@ def test_no_job_feels_another(processes):
 
 @copied
 def test_copies_end_with_the_process_that_asked(tmp_path):
-    """Killed, it can end nobody: they must notice."""
+    """Killed, it can end nobody: they must notice, in the middle of a job."""
     code = f"""
 import os, pathlib, time
 from normlib.parallel import in_parallel
-def job():
+asked = os.getpid()
+def job(kills):
     pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
     while len(os.listdir({str(tmp_path)!r})) < 2:
         time.sleep(0.01)
-    time.sleep(1)
-    os.kill(os.getppid(), 9)
-in_parallel({{1: job, 2: job}}, processes=2)
+    if kills:
+        os.kill(asked, 9)
+    time.sleep(600)
+in_parallel({{1: lambda: job(True), 2: lambda: job(False)}}, processes=2)
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -9
-    left = [int(name) for name in os.listdir(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-9, "")
+    left = os.listdir(tmp_path)
     assert len(left) == 2
-    until = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in left):
+    until = time.monotonic() + 60
+    while any(map(_runs, left)):
         assert time.monotonic() < until, f"of {left} some still run"
         time.sleep(0.05)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # ended, and nobody has asked how
+
+
+@copied
+def test_an_interrupt_is_the_parents_and_ends_the_copies(tmp_path, capfd):
+    def job():
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(600)
+
+    def interrupt():
+        while len(os.listdir(tmp_path)) < 2:
+            time.sleep(0.01)
+        for pid in (*os.listdir(tmp_path), os.getpid()):  # a terminal and Jupyter signal all of them
+            os.kill(int(pid), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel({1: job, 2: job}, processes=2)
+    assert not any(map(_runs, os.listdir(tmp_path)))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_job_may_have_jobs():
+    def double(n):
+        return in_parallel({k: lambda k=k: 2 * k for k in range(n)}, processes=2)
+
+    assert in_parallel({n: partial(double, n) for n in (2, 3)}, processes=2) == {
+        2: {0: 0, 1: 2},
+        3: {0: 0, 1: 2, 2: 4},
+    }
 
 
 def test_one_process_or_one_job_needs_no_copy():
@@ -107,7 +152,7 @@ def test_an_error_arrives_as_it_was_raised(processes):
 
     with pytest.raises(KeyError, match="digits") as caught:
         in_parallel({"good": int, "bad": fail}, processes=processes)
-    if processes == 2 and sys.platform == "linux":
+    if processes == 2 and COPIES:
         said = str(caught.value.__cause__)
         assert "'bad' failed" in said
         assert "in fail" in said
@@ -135,9 +180,40 @@ def test_an_error_ends_the_other_jobs(tmp_path):
 @copied
 @pytest.mark.parametrize("result", [lambda: 3, (n for n in range(3))])
 def test_what_cannot_be_sent_is_refused_by_name(result):
-    with pytest.raises(RuntimeError, match=r"cannot be sent.*: use named functions") as caught:
+    with pytest.raises(RuntimeError, match=r"what 'b' returned cannot be sent.*: use named functions"):
         in_parallel({"a": int, "b": lambda: result}, processes=2)
-    assert "'b'" in str(caught.value.__cause__)
+
+
+class AwkwardError(Exception):
+    """Its pickle cannot be read: what it keeps is one text, what it takes is two."""
+
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")
+
+
+@copied
+@pytest.mark.parametrize("attribute", [None, lambda: 3], ids=["cannot be read", "cannot be written"])
+def test_an_error_that_cannot_be_sent_is_told(attribute):
+    def fail():
+        error = AwkwardError("this", "that") if attribute is None else KeyError("digits")
+        error.attribute = attribute
+        raise error
+
+    said = "AwkwardError: this and that" if attribute is None else "KeyError: 'digits'"
+    with pytest.raises(RuntimeError, match=said) as caught:
+        in_parallel({"a": int, "b": fail}, processes=2)
+    assert "'b' failed" in str(caught.value.__cause__)
+
+
+@copied
+def test_a_copy_warns_as_its_parent_does():
+    def old():
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DeprecationWarning, match="old"):
+            in_parallel({1: old, 2: int}, processes=2)
 
 
 @copied

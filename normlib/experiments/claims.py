@@ -79,7 +79,7 @@ class Claim:
         return seed if seed in SOURCES else "papers"
 
     def __reduce__(self):
-        """From one process to another by its id: `measure` has no name of its own."""
+        """From one process to another, and into a copy, by its id: `measure` has no name of its own."""
         return _claim, (self.id,)
 
 

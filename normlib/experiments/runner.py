@@ -85,7 +85,7 @@ def check(config: dict, axes: Iterable[str] = ()) -> None:
         axes: names of its grid's axes, whose labels it has as well.
 
     Raises:
-        ValueError: an unknown key, model or data set.
+        ValueError: an unknown key, model, data set or precision.
     """
     known = sorted({*_KEYS, *axes})
     for key in config:
@@ -94,6 +94,8 @@ def check(config: dict, axes: Iterable[str] = ()) -> None:
         choice("model", config["model"], _MODELS)
     if "dataset" in config:
         choice("dataset", config["dataset"], [*_DATASETS, *_CIFAR])
+    if "autocast" in config:
+        choice("autocast", config["autocast"], _PRECISIONS)
 
 
 def _options(config: dict) -> dict:
@@ -215,9 +217,7 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
     block = members(config)
     images = (config.get(key) for key in ("train_images", "test_images", "validation"))
     data = _data(config["dataset"], config["size"], *images, device())
-    decay, precision = config.get("decay_every"), config.get("autocast")
-    if precision is not None:
-        choice("autocast", precision, _PRECISIONS)
+    decay = config.get("decay_every")
     history = train(
         lambda: _model(config, data),
         data,
@@ -232,7 +232,7 @@ def execute(grid: str, config: dict, checkpoint: Path | None = None, **hooks) ->
         augment=partial(datasets.crop_flip, black=data.black) if config.get("augment") else None,
         virtual_batch_size=config.get("virtual_batch_size"),
         together=len(block) > 1,
-        autocast=_PRECISIONS.get(precision),
+        autocast=_PRECISIONS[config["autocast"]] if "autocast" in config else None,
         compiled=compiled(),
         checkpoint=checkpoint,
         label=" ".join(str(config[k]) for k in ("method", "m", "seed") if k in config),

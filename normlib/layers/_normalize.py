@@ -27,7 +27,7 @@ from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 from ._checks import plain, precision
 from ._rows import as_image, moments_of, rows_like, rows_of, sums
 
-# Values of which a few passes over two or three tensors stay within a core's cache.
+# Values of which two or three tensors stay in the last cache before the memory.
 _CACHED = 1 << 19
 
 
@@ -91,7 +91,7 @@ def sum_of_squares(x: Tensor, layout: Layout) -> Tensor:
 
 
 def in_parts(layout: Layout, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Large tensors some samples at a time, so few that what one pass leaves in the cache is there for the next."""
+    """Large tensors in runs of samples small enough that the next pass finds them in the cache; not virtual batches."""
     groups, samples = layout.shape[:2]
     few = max(1, _CACHED * samples // tensors[0].numel())
     if layout.last or groups > 1 or samples <= few or not all(map(plain, tensors)):
@@ -101,7 +101,7 @@ def in_parts(layout: Layout, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 def centered_on(near: Tensor, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     """x − near, and the sums of its values and of their squares."""
-    if batched(x) or batched(near):
+    if _anew(x, near):
         centered = x - near
         return centered, centered.sum(layout.dims, keepdim=True), sum_of_squares(centered, layout)
     centered, found = torch.empty_like(x), []
@@ -120,6 +120,11 @@ def batched(x: Tensor) -> bool:
 def _fixed(x: Tensor, *others: Tensor) -> bool:
     """Whether one of the others is `batched` and x is not, which then cannot be changed in place."""
     return not batched(x) and any(batched(other) for other in others)
+
+
+def _anew(*tensors: Tensor) -> bool:
+    """Whether results need memory of their own: torch.func.vmap and torch.compile have no rule for `out=`."""
+    return torch.compiler.is_compiling() or any(map(batched, tensors))
 
 
 def by_autograd(function, inputs, needed, dy: Tensor, twice: bool) -> tuple[Tensor | None, ...]:
@@ -186,7 +191,7 @@ class _BatchNormalize(torch.autograd.Function):
         line = ctx.line(mean, var, *(h.view(layout.channel) for h in history))
         a, d = line.slope, line.offset
 
-        anew = twice or batched(seen) or batched(mean) or batched(dy)  # nothing can be changed in place
+        anew = twice or _anew(seen, mean, dy)
         if anew:
             sum_g = dy.sum(layout.dims, keepdim=True)
             sum_gx = ((seen - mean) * dy).sum(layout.dims, keepdim=True)
@@ -215,7 +220,7 @@ class _BatchNormalize(torch.autograd.Function):
         else:
             tilt = by_var * (2 / layout.n)
             constant = shift - tilt * mean
-            if anew:
+            if anew or _anew(tilt, constant, scaled):
                 dx = (seen * tilt + constant).addcmul(dy, scaled)
             else:  # in memory that is there: to get as much anew takes longer than to fill it
                 for part, of, along in in_parts(layout, buffer, seen, dy):

@@ -108,7 +108,7 @@ def test_a_device_that_is_not_there_is_refused(tiny, monkeypatch, name):
 
 def test_a_precision_that_is_not_known_is_refused(tiny):
     with pytest.raises(ValueError, match="autocast must be one of bfloat16, got 'float61'; did you mean 'bfloat16'"):
-        runner.execute("tiny", tiny.configs("short", 1)[0] | {"autocast": "float61"})
+        runner.check(tiny.configs("short", 1)[0] | {"autocast": "float61"}, tiny.axes)
 
 
 def test_a_configuration_and_the_environment_say_how_steps_are_made(tiny, monkeypatch):

@@ -228,3 +228,37 @@ def test_large_tensors_some_samples_at_a_time(monkeypatch, samples, shape):
     monkeypatch.setattr(_normalize, "in_parts", counted)
     assert_same(step(), whole)
     assert counts == [-(-7 // samples)] * 4  # statistics and output, sums and gradient
+
+
+@pytest.mark.parametrize("grad_mode", [True, False])
+def test_parameters_in_a_batch_over_one_input(grad_mode):
+    """Then only what is computed from the parameters is batched, and cannot be written into the input's memory."""
+    x, dy = normal(4, C, 5), normal(4, C, 5, seed=1)
+    weights = torch.stack([weight, 2 * weight])
+
+    def gradient(w):
+        _, back = torch.func.vjp(lambda x: batch_normalize(x, w, w, batch_norm)[0], x)
+        return back(dy)[0]
+
+    with torch.set_grad_enabled(grad_mode):
+        together = torch.func.vmap(gradient)(weights)
+    assert_same(dict(enumerate(together)), dict(enumerate(map(gradient, weights))))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore:.*should not be instantiated:DeprecationWarning"
+)
+@pytest.mark.parametrize("shape", [(C, 4), (C, 4, 5)], ids=str)
+def test_compiled_in_one_graph_whatever_the_memory_order(shape):
+    x, dy = (normal(*shape, seed=seed).transpose(0, 1) for seed in (0, 1))
+    x.requires_grad_()
+
+    def apply(x):
+        return batch_normalize(x, weight, bias, batch_norm)[0]
+
+    torch.compiler.reset()
+    results = []
+    for function in (apply, torch.compile(apply, backend="aot_eager", fullgraph=True)):
+        y = function(x)
+        results.append({"y": y, "dx": torch.autograd.grad(y, x, dy)[0]})
+    assert_same(*results)
