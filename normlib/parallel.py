@@ -117,12 +117,8 @@ def _work(jobs, connection: Connection, others: list[Connection], filters: list)
     """What a copy does. It stays for several jobs, so that what they import is imported once."""
     for other in others:  # ends of the parent's: while a copy has them, the parent cannot notice another's death
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends its copies
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed copy would leave locked
-    os.environ["NORMLIB_PROGRESS"] = "0"  # the bar is the parent's
+    start_worker(multiprocessing.parent_process().sentinel)
     warnings.filters[:] = filters
-    torch.set_num_threads(1)
     todo = list(jobs.values())
     while True:
         job = todo[-connection.recv()]
@@ -139,8 +135,21 @@ def _work(jobs, connection: Connection, others: list[Connection], filters: list)
         connection.send_bytes(buffer.getvalue())
 
 
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
+def start_worker(alive: Connection | int) -> None:
+    """What a process that trains for another does first: one thread, no bars, and an end when `alive` is readable.
+
+    alive: of the parent's, which never sends anything there, so that its closing, if only by the parent's death, ends
+        the worker at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends its workers
+    os.environ["NORMLIB_PROGRESS"] = "0"  # the parent draws the bars
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed worker would leave
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+
+
+def _end_with(alive: Connection | int) -> None:
+    wait([alive])
     os._exit(1)
 
 

@@ -1,18 +1,13 @@
 """Worker processes on this machine, of one thread each, that end when the process that started them does."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
+from ..parallel import start_worker
 from . import records, runner
 
 _epochs: Connection | None = None  # in a worker: where finished epochs are reported
@@ -22,16 +17,7 @@ def _start(alive: Connection, epochs: Connection) -> None:
     """Initialize a worker."""
     global _epochs
     _epochs = epochs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends its workers
-    os.environ["NORMLIB_PROGRESS"] = "0"  # the parent draws the bars
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed worker would leave
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
-
-
-def _end_with(alive: Connection) -> None:
-    wait([alive])  # nothing is ever sent: readable means that the other end is closed, if only by its process's death
-    os._exit(1)
+    start_worker(alive)
 
 
 def _work(grid: str, config: dict, checkpoint: Path) -> list[dict]:
