@@ -342,7 +342,6 @@ class Explorer(Interactive):
                 place = {"loc": "upper left", "bbox_to_anchor": (0, top), "borderaxespad": 0.2}
                 figure.legend(handles=list(self._handles()), ncols=keys, handlelength=3, **place)
             drawing = svg.save(figure, "svg")
-            figure.set_layout_engine("none")  # it stays where it is; laying out again takes as long as drawing
             # The PNG is opaque: GitHub's dark theme would swallow black ink.
             return svg.save(figure, "png", facecolor="white", dpi=130), drawing
 

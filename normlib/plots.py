@@ -126,7 +126,6 @@ class Picture:
 
 
 def _pixels(figure: Figure) -> np.ndarray:
-    figure.set_layout_engine("none")  # drawn as SVG before, it stays where it is
     figure.set_facecolor("white")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -48,6 +48,16 @@ def test_digits_are_all_there_standardized_and_the_same_each_time():
     assert torch.bincount(torch.cat([data.y_train, data.y_test])).min() > 170
 
 
+def test_digits_are_scikit_learns_also_where_it_keeps_them_elsewhere(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    table = datasets._digits_table()
+    assert np.array_equal(table, np.column_stack((bunch.data, bunch.target)))
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    assert np.array_equal(datasets._digits_table(), table)
+
+
 def test_digits_sizes():
     data = digits(size=32, train=100)
     assert data.x_train.shape == (100, 1, 32, 32)

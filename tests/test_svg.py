@@ -1,5 +1,6 @@
 """Inline drawings: lighter than matplotlib's, and the same."""
 
+import io
 import re
 from xml.etree import ElementTree
 
@@ -44,6 +45,28 @@ def drawn(text):
 
     visit(ElementTree.fromstring(text), [])
     return found
+
+
+@pytest.mark.parametrize("layout", ["constrained", "tight", None])
+def test_a_layout_made_once_is_that_of_matplotlib(layout):
+    def figure():
+        figure = Figure(layout=layout, dpi=110)
+        ax = figure.add_subplot()
+        ax.plot([1, 2, 3], label="mean")
+        ax.set_ylabel("value")
+        ax.legend()
+        figure.supxlabel("time")
+        return figure
+
+    with rc_context({"svg.hashsalt": "test"}):
+        plain = io.BytesIO()
+        figure().savefig(plain, format="svg", metadata={"Date": None, "Creator": None})
+        saved = figure()
+        assert svg.save(saved, "svg") == plain.getvalue()
+    assert saved.dpi == 110
+    frame = saved.axes[0].get_position().bounds
+    svg.save(saved, "png")
+    assert saved.axes[0].get_position().bounds == frame
 
 
 def test_what_is_drawn_stays(drawing):
