@@ -178,7 +178,11 @@ def _served(folder: Path) -> Iterator[str]:
 
 
 class _Compressed(http.server.SimpleHTTPRequestHandler):
-    """Text is sent compressed, everything may be kept for ten minutes: GitHub Pages does both."""
+    """Text is sent compressed, everything may be kept for ten minutes, connections serve for several requests: GitHub
+    Pages does all three."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body would wait for the receipt of its headers
 
     def do_GET(self):
         path = Path(self.translate_path(self.path))

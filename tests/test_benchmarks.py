@@ -1,5 +1,6 @@
 """The tables of `make bench`: what a partial run measures anew and leaves, how pages are served and shown."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -45,6 +46,14 @@ def test_pages_are_served_as_a_static_host_does(tmp_path):
             assert int(answer.headers["Content-Length"]) < 100
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/b.html")
+        connection = http.client.HTTPConnection(address.removeprefix("http://"))
+        sockets = set()
+        for _ in range(2):
+            connection.request("GET", "/a.html")
+            assert connection.getresponse().read()
+            sockets.add(connection.sock)
+        assert len(sockets - {None}) == 1  # kept for the next request
+        connection.close()
 
 
 def test_a_low_score_is_marked_and_what_was_not_measured_is_a_dash():
