@@ -3,6 +3,8 @@
 import hashlib
 import pickle
 import struct
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -56,6 +58,18 @@ def test_digits_are_scikit_learns_also_where_it_keeps_them_elsewhere(monkeypatch
     assert np.array_equal(table, np.column_stack((bunch.data, bunch.target)))
     monkeypatch.setattr(datasets, "find_spec", lambda name: None)
     assert np.array_equal(datasets._digits_table(), table)
+
+
+def test_what_chapters_begin_with_imports_neither_scikit_learn_nor_scipy_stats():
+    code = """
+import sys
+from normlib import datasets, plots
+datasets.digits()
+plots.interval([[1.0], [2.0]])
+print([name for name in ("sklearn", "scipy.stats") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_digits_sizes():
