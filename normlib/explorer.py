@@ -9,8 +9,8 @@ that one grid, rounded to four significant digits, so they cannot disagree:
 - in the built HTML: native range inputs and a Vega-Lite chart, compiled to Vega when the book is built;
 - on GitHub, in print, without scripts: small multiples over the first slider.
 
-What is drawn without a kernel needs `altair` and `vl-convert-python` where the notebook runs; with neither installed
-(Colab) the widget and the picture remain. `NORMLIB_STATIC=1` in the environment leaves the widget out: the book's
+What is drawn without a kernel needs `vl-convert-python` where the notebook runs; where it is not installed (Colab) the
+widget and the picture remain. `NORMLIB_STATIC=1` in the environment leaves the widget out: the book's
 build sets it, because Sphinx would store every widget's state, with random ids, in the page that never shows it.
 """
 
@@ -20,8 +20,11 @@ import math
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from numbers import Real
 from pathlib import Path
@@ -60,6 +63,7 @@ TICK = (
     "datum.value && (abs(datum.value) < 1e-4 || abs(datum.value) >= 1e6)"
     " ? replace(replace(format(datum.value, '.6~e'), 'e+', 'e'), 'e-', 'e−') : format(datum.value, '.6~g')"
 )
+VEGA_LITE = "5.20"  # the version in which the charts are written
 TINY = 1e-250  # magnitudes below are stored as 0
 MISSING = 0xFFFFFF  # NaN in the packed form
 
@@ -118,6 +122,7 @@ class Explorer(Interactive):
         for name, text in (("title", title), ("x_label", x_label), ("y_label", y_label), ("alt", alt)):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{name} must be a non-empty string, got {text!r}")
+        _start_compiler()
         self.title, self.x_label, self.y_label, self.alt = title, x_label, y_label, alt
         self.caption = caption
         self.sliders = _read_sliders(sliders)
@@ -128,7 +133,7 @@ class Explorer(Interactive):
         self.y_axis.fit(self._extent(1), padded=True, base=bool({"bars", "area"} & set(self.styles.values())))
         png, self._still_svg = self._still()
         pictures = {"text/plain": repr(self), "image/png": base64.b64encode(png).decode()}
-        self._prepare(pictures, needs=("altair", "vl_convert"))
+        self._prepare(pictures, needs=("vl_convert",))
 
     def at(self, **values) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The curves `{label: (x, y)}` at one grid point, exactly as every rendering shows them.
@@ -413,56 +418,62 @@ class Explorer(Interactive):
 
     def _vega(self) -> dict:
         """The chart as a Vega specification, one empty data set per kind of mark, filled by explorer.js."""
-        import altair as alt
         import vl_convert
 
         looks = [self._look(label) for label in self.labels]
 
-        def by_label(channel, wanted):
-            return channel("c:N", legend=None, scale=alt.Scale(domain=self.labels, range=wanted))
+        def by_label(values):
+            return {"field": "c", "type": "nominal", "legend": None, "scale": {"domain": self.labels, "range": values}}
 
-        color = {"legend": None, "scale": alt.Scale(domain=self.labels, range=[look[0] for look in looks])}
-        dash = by_label(alt.StrokeDash, [self._pixels(look[1]) or [1, 0] for look in looks])
-        shape = by_label(alt.Shape, [SHAPES[look[2]] for look in looks])
-        x = alt.X("x:Q", scale=self.x_axis.vega_scale(alt), axis=self.x_axis.vega_axis(alt, grid=False))
-        y_scale, y_axis = self.y_axis.vega_scale(alt), self.y_axis.vega_axis(alt, domain=False, ticks=False)
-        y = alt.Y("y:Q", scale=y_scale, axis=y_axis, stack=None)
-        foot = alt.datum(self.y_axis.foot)
-
-        def chart(kind):
-            base = alt.Chart(alt.NamedData(name=kind))
-            if kind == "bars":
-                bars = base.mark_rect(clip=True, fillOpacity=0.45, strokeWidth=1)
-                fill, stroke = alt.Fill("c:N", **color), alt.Stroke("c:N", **color)
-                return bars.encode(x=x, x2="x2", y=y, y2=foot, fill=fill, stroke=stroke)
-            if kind == "points":
-                return base.mark_point(clip=False, size=64, strokeWidth=0, opacity=1).encode(
-                    x=x, y=y, shape=shape, fill=alt.Fill("c:N", **color)
-                )
-            line = base.mark_line(clip=True, strokeWidth=LINE_WIDTH, strokeCap="butt", strokeJoin="round").encode(
-                x=x, y=y, order="i:Q", strokeDash=dash, stroke=alt.Stroke("c:N", **color)
-            )
-            if kind != "area":
-                return line
-            fill = alt.Fill("c:N", **color)
-            return base.mark_area(clip=True, fillOpacity=0.25).encode(x=x, y=y, y2=foot, fill=fill) + line
-
-        kinds = [k for k in KINDS if k in self.styles.values()]
+        color = by_label([look[0] for look in looks])
+        dash = by_label([self._pixels(look[1]) or [1, 0] for look in looks])
+        shape = by_label([SHAPES[look[2]] for look in looks])
+        x = self.x_axis.vega(grid=False)
+        y = self.y_axis.vega(domain=False, ticks=False) | {"stack": None}
+        on_foot = {"x": x, "y": y, "y2": {"datum": self.y_axis.foot}, "fill": color}
+        line = {
+            "mark": {
+                "type": "line",
+                "clip": True,
+                "strokeWidth": LINE_WIDTH,
+                "strokeCap": "butt",
+                "strokeJoin": "round",
+            },
+            "encoding": {
+                "x": x,
+                "y": y,
+                "order": {"field": "i", "type": "quantitative"},
+                "strokeDash": dash,
+                "stroke": color,
+            },
+        }
+        marks = {
+            "area": {
+                "layer": [{"mark": {"type": "area", "clip": True, "fillOpacity": 0.25}, "encoding": on_foot}, line]
+            },
+            "bars": {
+                "mark": {"type": "rect", "clip": True, "fillOpacity": 0.45, "strokeWidth": 1},
+                "encoding": on_foot | {"x2": {"field": "x2"}, "stroke": color},
+            },
+            "step": line,
+            "line": line,
+            "points": {
+                "mark": {"type": "point", "clip": False, "size": 64, "strokeWidth": 0, "opacity": 1},
+                "encoding": {"x": x, "y": y, "shape": shape, "fill": color},
+            },
+        }
         ink = {f"{part}Color": "currentColor" for part in ("label", "tick", "domain", "grid")}
         axis = {**ink, "labelFont": FONT, "labelFontSize": 12, "gridOpacity": 0.15, "domainOpacity": 0.6}
-        spec = (
-            alt.layer(*map(chart, kinds))
-            .properties(
-                width=640,
-                height=300,
-                background="transparent",
-                padding={"left": 0, "top": 6, "right": 6, "bottom": 2},
-                autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-            )
-            .configure(aria=False, view=alt.ViewConfig(stroke=None), axis=alt.AxisConfig(**axis))
-        )
-        version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-        vega = vl_convert.vegalite_to_vega(spec.to_dict(), vl_version=version)
+        chart = {
+            "layer": [{"data": {"name": kind}, **marks[kind]} for kind in KINDS if kind in self.styles.values()],
+            "width": 640,
+            "height": 300,
+            "background": "transparent",
+            "padding": {"left": 0, "top": 6, "right": 6, "bottom": 2},
+            "autosize": {"type": "fit", "contains": "padding"},
+            "config": {"aria": False, "view": {"stroke": None}, "axis": axis},
+        }
+        vega = vl_convert.vegalite_to_vega(chart, vl_version=VEGA_LITE)
         del vega["$schema"]  # the only address in it
         return vega
 
@@ -517,16 +528,20 @@ class _Axis:
             axis.set_major_locator(FixedLocator(self.ticks))
         axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
 
-    def vega_scale(self, alt):
+    def vega(self, **axis) -> dict:
+        """What Vega-Lite is told of this coordinate, with these options of its axis."""
         fixed = {"domain": self.range, "nice": False} if self.range else {"nice": True}
         zero = {"zero": self.base} if self.scale == "linear" else {}
-        return alt.Scale(type=self.scale, **fixed, **zero)
-
-    def vega_axis(self, alt, **options):
-        ticks = {} if self.ticks is None else {"values": self.ticks}
-        if self.ticks is None:
-            ticks["tickCount"] = alt.ExprRef("width / 75") if self.name == "x" else 5
-        return alt.Axis(title=None, labelExpr=TICK, labelOverlap="greedy", **ticks, **options)
+        if self.ticks is not None:
+            ticks = {"values": self.ticks}
+        else:
+            ticks = {"tickCount": {"expr": "width / 75"} if self.name == "x" else 5}
+        return {
+            "field": self.name,
+            "type": "quantitative",
+            "scale": {"type": self.scale, **fixed, **zero},
+            "axis": {"title": None, "labelExpr": TICK, "labelOverlap": "greedy", **ticks, **axis},
+        }
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------
@@ -549,6 +564,16 @@ def write_assets(folder: str | os.PathLike) -> None:
     for name in ("interactive.js", "interactive.css", "explorer.js", "explorer.css"):
         if (STATIC / name) != (folder / name).resolve():
             shutil.copyfile(STATIC / name, folder / name)
+
+
+@cache
+def _start_compiler() -> None:
+    """Has vl-convert load Vega-Lite, 0.7 s, while the first Explorer computes and draws."""
+    if find_spec("vl_convert"):
+        import vl_convert
+
+        empty = {"data": {"values": []}, "mark": "point"}
+        threading.Thread(target=vl_convert.vegalite_to_vega, args=(empty, VEGA_LITE)).start()
 
 
 def _read_sliders(sliders):
