@@ -15,7 +15,7 @@ def save(figure: Figure, form: str, **options) -> bytes:
         FigureCanvasSVG(figure)
         figure.dpi = 72  # as in every SVG
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         figure.dpi = dpi
         figure.set_canvas(canvas)
     buffer = io.BytesIO()
