@@ -81,11 +81,16 @@ def _standardized(name, x_train, y_train, x_test, y_test, num_classes=10) -> Dat
     return Data(name, x_train, y_train.long(), x_test, y_test.long(), num_classes, black)
 
 
-def _digits_table() -> np.ndarray:
-    """Rows of 64 pixels and the digit. scikit-learn's own file is read where it lies: its import takes two seconds."""
+def _shipped(*parts: str) -> Path | None:
+    """A file of scikit-learn's data sets, to be read where it lies: its import takes two seconds."""
     package = find_spec("sklearn")
-    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package else None
-    if file and file.exists():
+    file = Path(package.origin).parent.joinpath("datasets", *parts) if package else None
+    return file if file and file.exists() else None
+
+
+def _digits_table() -> np.ndarray:
+    """Rows of 64 pixels and the digit."""
+    if file := _shipped("data", "digits.csv.gz"):
         return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
@@ -108,6 +113,20 @@ def digits(size: int = 8, train: int = 1000) -> Data:
     x, y = x[order], y[order]
     data = _standardized("digits", x[:train], y[:train], x[train:], y[train:])
     return data if size == 8 else data.resized(size)
+
+
+def photographs() -> Tensor:
+    """The two photographs that ship with scikit-learn, of a palace and of a flower: uint8, (2, 3, 427, 640)."""
+    files = [_shipped("images", name) for name in ("china.jpg", "flower.jpg")]
+    if all(files):
+        from PIL import Image
+
+        images = [np.asarray(Image.open(file)) for file in files]
+    else:
+        from sklearn.datasets import load_sample_images
+
+        images = load_sample_images().images
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1)
 
 
 def default_root() -> Path:

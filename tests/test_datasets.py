@@ -60,6 +60,16 @@ def test_digits_are_scikit_learns_also_where_it_keeps_them_elsewhere(monkeypatch
     assert np.array_equal(datasets._digits_table(), table)
 
 
+def test_the_photographs_are_those_of_scikit_learn(monkeypatch):
+    from sklearn.datasets import load_sample_images
+
+    images = datasets.photographs()
+    assert images.shape == (2, 3, 427, 640)
+    assert np.array_equal(images.movedim(1, -1), np.stack(load_sample_images().images))
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    assert torch.equal(datasets.photographs(), images)
+
+
 def test_what_chapters_begin_with_imports_neither_scikit_learn_nor_scipy_stats():
     code = """
 import sys
