@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from normlib import parallel
 from normlib.datasets import digits
@@ -50,6 +51,32 @@ def test_in_copies_as_one_after_another(monkeypatch):
             assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
             assert not one.training
     assert not torch.equal(copies[64].test_loss, copies[32].test_loss)
+
+
+def test_tensors_arrive_as_they_were_sent():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    sent = {
+        "weight": weight,
+        "the same": weight,
+        "frozen": nn.Parameter(torch.ones(2), requires_grad=False),
+        "scalar": torch.tensor(3),
+        "short": torch.tensor([1.5, -2], dtype=torch.bfloat16),
+        "bool": torch.tensor([True, False]),
+        "nothing": torch.empty(0, 3),
+        "part": torch.arange(6)[2:4],
+        "turned": torch.randn(4, 5).t(),
+        "one value": torch.ones(1, 3).expand(4, 3),
+        "of a gradient": 2 * weight,
+    }
+    found, _ = in_parallel({1: lambda: sent, 2: int}, processes=2).values()
+    assert found["weight"] is found["the same"]
+    for name, value in found.items():
+        was = sent[name]
+        assert type(value) is type(was), name
+        assert (value.dtype, value.requires_grad, value.stride()) == (was.dtype, was.requires_grad, was.stride()), name
+        assert torch.equal(value, was), name
+    with torch.no_grad():
+        found["weight"].add_(1)  # its own memory, and not read only
 
 
 @copied
