@@ -20,11 +20,8 @@ import math
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from itertools import product
 from numbers import Real
 from pathlib import Path
@@ -122,7 +119,6 @@ class Explorer(Interactive):
         for name, text in (("title", title), ("x_label", x_label), ("y_label", y_label), ("alt", alt)):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{name} must be a non-empty string, got {text!r}")
-        _start_compiler()
         self.title, self.x_label, self.y_label, self.alt = title, x_label, y_label, alt
         self.caption = caption
         self.sliders = _read_sliders(sliders)
@@ -564,16 +560,6 @@ def write_assets(folder: str | os.PathLike) -> None:
     for name in ("interactive.js", "interactive.css", "explorer.js", "explorer.css"):
         if (STATIC / name) != (folder / name).resolve():
             shutil.copyfile(STATIC / name, folder / name)
-
-
-@cache
-def _start_compiler() -> None:
-    """Has vl-convert load Vega-Lite, 0.7 s, while the first Explorer computes and draws."""
-    if find_spec("vl_convert"):
-        import vl_convert
-
-        empty = {"data": {"values": []}, "mark": "point"}
-        threading.Thread(target=vl_convert.vegalite_to_vega, args=(empty, VEGA_LITE)).start()
 
 
 def _read_sliders(sliders):

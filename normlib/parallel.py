@@ -31,7 +31,8 @@ def in_parallel(jobs: Mapping[Name, Callable[[], Result]], processes: int | None
     Jobs run in copies of this process, one a core, and so may use whatever is defined here, a notebook's functions and
     data included, without sending it. A job must change nothing outside itself, since in a copy the change is lost; it
     must not raise the number of threads, one in a copy; and what it returns must be something that pickle can send: no
-    lambda, also within a model. Whatever ran before it, a job finds torch's random state of the CPU as it is here.
+    lambda, also within a model. (Tensors that share memory arrive apart, unless they are one object.) Whatever ran
+    before it, a job finds torch's random state of the CPU as it is here.
 
     Where a process cannot safely be copied (on macOS and Windows, where autograd has threads of a GPU, in a daemonic
     process), where there is one core or one job, jobs are called here, one after another. Results are the same, but for
@@ -130,9 +131,9 @@ def _work(jobs, connection: Connection, others: list[Connection], filters: list)
         buffer = BytesIO()
         try:
             _Pickler(buffer).dump(answer)
-        except (pickle.PicklingError, AttributeError, TypeError) as reason:
+        except Exception as reason:  # noqa: BLE001  (whatever its parts raise when they are to be sent)
             buffer = BytesIO()
-            _Pickler(buffer).dump((None, None, str(reason)))
+            _Pickler(buffer).dump((None, None, str(reason) or type(reason).__name__))
         connection.send_bytes(buffer.getvalue())
 
 
@@ -140,24 +141,32 @@ class _Pickler(pickle.Pickler):
     """pickle, but a tensor is its bytes: torch makes an archive of each, of which ten models have hundreds."""
 
     def reducer_override(self, value):
-        if type(value) not in (torch.Tensor, nn.Parameter) or not _in_one_piece(value):
+        kind = type(value)
+        if kind not in (torch.Tensor, nn.Parameter) or not _is_bytes(value):
             return NotImplemented
-        values = value.detach().as_strided((value.numel(),), (1,)).view(torch.uint8).numpy()
-        form = value.dtype, value.shape, value.stride(), value.requires_grad
-        return _tensor, (type(value), values, *form)
+        learns, value = value.requires_grad, value.detach()
+        if _span(value) > value.numel():  # a part of something else
+            value = value.clone()
+        values = value.as_strided((_span(value),), (1,)).view(torch.uint8).numpy()
+        return _tensor, (kind, values, value.dtype, value.shape, value.stride(), learns)
 
 
-def _in_one_piece(value: torch.Tensor) -> bool:
-    """Whether the values are all that lies in memory from the first on."""
-    if value.device.type != "cpu" or value.layout is not torch.strided or value.is_quantized or vars(value):
+def _is_bytes(value: torch.Tensor) -> bool:
+    """Whether there is no more to it than values in this process's memory, as they are."""
+    if value.device.type != "cpu" or value.layout is not torch.strided or vars(value):
         return False
-    images = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    return images or value.is_contiguous()
+    return not (value.is_nested or value.is_quantized or value.is_conj() or value.is_neg())
 
 
-def _tensor(kind, values, dtype, size, stride, requires_grad):
+def _span(value: torch.Tensor) -> int:
+    """How many values lie in memory from the first to the last."""
+    steps = zip(value.shape, value.stride(), strict=True)
+    return 1 + sum((n - 1) * step for n, step in steps) if value.numel() else 0
+
+
+def _tensor(kind, values, dtype, size, stride, learns):
     tensor = torch.from_numpy(values).view(dtype).as_strided(size, stride)
-    return nn.Parameter(tensor, requires_grad) if kind is nn.Parameter else tensor.requires_grad_(requires_grad)
+    return nn.Parameter(tensor, learns) if kind is nn.Parameter else tensor.requires_grad_(learns)
 
 
 def start_worker(alive: Connection | int) -> None:

@@ -35,7 +35,7 @@ MATPLOTLIB = {
     "axes.spines.right": False,
     "font.size": 9,
     "axes.titlesize": 9,
-    "axes.titley": 1.0,  # where it stands by itself; looking for the place takes a sixth of a drawing's time
+    "axes.titley": 1.0,  # no look for a place beside ticks on top, a sixth of a drawing's time
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,

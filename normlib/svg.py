@@ -3,24 +3,29 @@
 import io
 import re
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+# Settings of the reader's that would give a figure back the layout engine that `save` takes from it.
+_NO_ENGINE = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 
 
 def save(figure: Figure, form: str, **options) -> bytes:
     """A figure as "png" or "svg", the same bytes for the same drawing; it stays as laid out for the first SVG."""
-    if form == "svg" and (engine := figure.get_layout_engine()):
-        # as savefig does, which would draw everything once more for it
-        canvas, dpi = figure.canvas, figure.dpi
-        FigureCanvasSVG(figure)
-        figure.dpi = 72  # as in every SVG
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-        figure.dpi = dpi
-        figure.set_canvas(canvas)
     buffer = io.BytesIO()
-    metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=form, metadata=metadata, **options)
+    with rc_context(_NO_ENGINE):
+        if form == "svg" and (engine := figure.get_layout_engine()):
+            # as savefig does, which would draw everything once more for it
+            canvas, dpi = figure.canvas, figure.dpi
+            FigureCanvasSVG(figure)
+            figure.dpi = 72  # as in every SVG
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # "none" would leave one, and with it that dry run
+            figure.dpi = dpi
+            figure.set_canvas(canvas)
+        metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+        figure.savefig(buffer, format=form, metadata=metadata, **options)
     return buffer.getvalue()
 
 

@@ -74,8 +74,11 @@ def test_what_chapters_begin_with_imports_neither_scikit_learn_nor_scipy_stats()
     code = """
 import sys
 from normlib import datasets, plots
+from normlib.exercises.chapter_04 import clipped_share
 datasets.digits()
+datasets.photographs()
 plots.interval([[1.0], [2.0]])
+clipped_share(4, 3.0)
 print([name for name in ("sklearn", "scipy.stats") if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -53,6 +53,7 @@ def test_in_copies_as_one_after_another(monkeypatch):
     assert not torch.equal(copies[64].test_loss, copies[32].test_loss)
 
 
+@copied
 def test_tensors_arrive_as_they_were_sent():
     weight = nn.Parameter(torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last))
     sent = {
@@ -63,20 +64,38 @@ def test_tensors_arrive_as_they_were_sent():
         "short": torch.tensor([1.5, -2], dtype=torch.bfloat16),
         "bool": torch.tensor([True, False]),
         "nothing": torch.empty(0, 3),
+        "large": torch.randn(1000, 3),
         "part": torch.arange(6)[2:4],
         "turned": torch.randn(4, 5).t(),
         "one value": torch.ones(1, 3).expand(4, 3),
+        "conjugate": torch.tensor([1 + 2j]).conj(),
+        "negative": torch.tensor([1 + 2j]).conj().imag,
         "of a gradient": 2 * weight,
     }
-    found, _ = in_parallel({1: lambda: sent, 2: int}, processes=2).values()
+    found, column = in_parallel({1: lambda: sent, 2: lambda: torch.randn(9, 5)[:, 1]}, processes=2).values()
     assert found["weight"] is found["the same"]
     for name, value in found.items():
         was = sent[name]
         assert type(value) is type(was), name
         assert (value.dtype, value.requires_grad, value.stride()) == (was.dtype, was.requires_grad, was.stride()), name
         assert torch.equal(value, was), name
-    with torch.no_grad():
-        found["weight"].add_(1)  # its own memory, and not read only
+    assert column.untyped_storage().nbytes() == 9 * 4  # the rest of the matrix stayed
+    for name in ("weight", "large"):
+        before = sent[name].detach().clone()
+        with torch.no_grad():
+            found[name].add_(1)
+        assert torch.equal(found[name], before + 1)
+        assert torch.equal(sent[name], before)
+
+
+@copied
+def test_what_cannot_be_sent_for_a_reason_of_its_own_is_said():
+    class Stubborn:
+        def __reduce__(self):
+            raise ValueError("I stay here")
+
+    with pytest.raises(RuntimeError, match=r"what 'a' returned cannot be sent.*I stay here"):
+        in_parallel({"a": Stubborn, "b": int}, processes=2)
 
 
 @copied

@@ -47,8 +47,9 @@ def drawn(text):
     return found
 
 
+@pytest.mark.parametrize("always", [{}, {"figure.autolayout": True}, {"figure.constrained_layout.use": True}], ids=str)
 @pytest.mark.parametrize("layout", ["constrained", "tight", None])
-def test_a_layout_made_once_is_that_of_matplotlib(layout):
+def test_a_layout_made_once_is_that_of_matplotlib(layout, always):
     def figure():
         figure = Figure(layout=layout, dpi=110)
         ax = figure.add_subplot()
@@ -58,7 +59,7 @@ def test_a_layout_made_once_is_that_of_matplotlib(layout):
         figure.supxlabel("time")
         return figure
 
-    with rc_context({"svg.hashsalt": "test"}):
+    with rc_context({"svg.hashsalt": "test", **always}):
         plain = io.BytesIO()
         figure().savefig(plain, format="svg", metadata={"Date": None, "Creator": None})
         saved = figure()
