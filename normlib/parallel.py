@@ -97,7 +97,8 @@ def _copies(jobs, count: int):
         for connection in workers:
             names[connection] = _ask(connection, waiting)
         while names:
-            for connection in wait(list(names)):
+            # not for ever: a Ctrl-C just before the wait begins is noticed only when it ends
+            for connection in wait(list(names), timeout=1):
                 name = names.pop(connection)
                 yield name, _answer(name, workers[connection], connection)
                 if waiting:

@@ -156,8 +156,16 @@ def _runs(pid: str) -> bool:
     return state != "Z"  # ended, and nobody has asked how
 
 
+@pytest.fixture
+def interruptible():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind it ignores Ctrl-C
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @copied
-def test_an_interrupt_is_the_parents_and_ends_the_copies(tmp_path, capfd):
+@pytest.mark.parametrize("noticed", ["at once", "when the wait ends"])
+def test_an_interrupt_is_the_parents_and_ends_the_copies(noticed, interruptible, tmp_path, capfd):
     def job():
         (tmp_path / str(os.getpid())).touch()
         time.sleep(600)
@@ -165,8 +173,12 @@ def test_an_interrupt_is_the_parents_and_ends_the_copies(tmp_path, capfd):
     def interrupt():
         while len(os.listdir(tmp_path)) < 2:
             time.sleep(0.01)
-        for pid in (*os.listdir(tmp_path), os.getpid()):  # a terminal and Jupyter signal all of them
+        for pid in os.listdir(tmp_path):  # a terminal and Jupyter signal all of them
             os.kill(int(pid), signal.SIGINT)
+        if noticed == "at once":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:  # this thread's signal interrupts no other's wait, as none does that comes just before the wait begins
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
