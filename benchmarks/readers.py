@@ -1,7 +1,8 @@
 """What a reader of the built book waits for: weight, requests, sliders, Lighthouse's scores; on a desk and a phone.
 
-Pages are served as a static host does, compressed and cacheable. The phone's processor is Lighthouse's: four times as
-slow as this one. Lighthouse runs through `npx`, which fetches it once; without npx its columns stay empty.
+Pages are served as a static host does, compressed and cacheable. The phone's processor is the same, wherever it is
+measured: Lighthouse's index of this machine's power says how many times it must be slowed. Lighthouse runs through
+`npx`, which fetches it once; without npx its columns stay empty, and the phone is four times as slow.
 """
 
 import functools
@@ -10,6 +11,7 @@ import http.server
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,29 +33,32 @@ LIGHTHOUSE = "lighthouse@12.8.2"
 SCORES = ("performance", "accessibility", "best-practices")
 LEAST = 95  # of 100, for each score
 HEADER = f"{'page':40} {'profile':8}{'weight':>10}{'req.':>5}{'first':>9}{'p50':>9}{'p95':>9}  perf. acc. best"
+# Lighthouse's index of a phone in the middle of the market: that of a fast desk computer, 1500 to 2000, over the four
+# times by which it slows every machine unless told (its docs/throttling.md, which asks slower ones to calibrate).
+PHONE = 1750 / 4
 TEXT = ("text/", "application/javascript", "application/json", "image/svg+xml")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A window in CSS pixels, in which sliders are timed; how much slower the processor is made; the options nearest to
-    that of Lighthouse, and of its browser's window."""
+    """A window in CSS pixels, in which sliders are timed; Lighthouse's index of the processor, None for this machine's;
+    the options nearest to that of Lighthouse, and of its browser's window."""
 
     width: int
     height: int
-    slowdown: int
+    power: float | None
     lighthouse: tuple[str, ...]
     window: tuple[str, ...] = ()
 
 
 PROFILES = {
-    "desktop": Profile(1350, 940, 1, ("--preset=desktop",)),
+    "desktop": Profile(1350, 940, None, ("--preset=desktop",)),
     # Lighthouse gets a narrow window, Chromium's least, and does not pretend one: with its screen of 412 a headless
     # Chromium without a GPU first painted after 0.3, 1.2 or 2.3 s, also a page without style, scripts or figures.
     "phone": Profile(
         412,
         823,
-        4,
+        PHONE,
         ("--form-factor=mobile", "--screenEmulation.disabled"),
         ("--window-size=500,910", "--force-device-scale-factor=1.75"),
     ),
@@ -62,12 +67,13 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A page in a profile: kB over the wire and requests; ms from the start of loading until the first slider, scrolled
-    to at once, has drawn its first move, ms a move afterwards (both None without sliders); Lighthouse's scores of 100
-    (None without it)."""
+    """A page in a profile, how many times the processor was slowed for it; kB over the wire and requests; ms from the
+    start of loading until the first slider, scrolled to at once, has drawn its first move, ms a move afterwards (both
+    None without sliders); Lighthouse's scores of 100 (None without it)."""
 
     page: str
     profile: str
+    slowdown: float
     kilobytes: float
     requests: int
     first_response: float | None
@@ -94,14 +100,17 @@ def measure(pages: list[str] | None = None) -> list[Measured]:
         raise Skipped(str(error)) from error
     from playwright.sync_api import sync_playwright
 
-    print(HEADER)
     rows = []
     with _served(HTML) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        slowdowns = _slowdowns(f"{address}/{found[-1]}", path)
+        print(HEADER)
         for page in pages or found:
             for name, profile in PROFILES.items():
-                seen = _seen(browser, f"{address}/{page}", profile)
-                rows.append(Measured(page, name, **seen, scores=_lighthouse(f"{address}/{page}", profile, path)))
+                url, slowdown = f"{address}/{page}", slowdowns[name]
+                seen = _seen(browser, url, profile, slowdown)
+                report = _lighthouse(url, profile, path, slowdown)
+                rows.append(Measured(page, name, slowdown, **seen, scores=report and _scores(report)))
                 print(line(rows[-1]), flush=True)
         browser.close()
     part = TARGET.with_suffix(".part")
@@ -120,7 +129,24 @@ def line(row: Measured) -> str:
     return f"{row.page:40} {row.profile:8}{row.kilobytes:7.0f} kB{row.requests:5}{times} {scores}".rstrip()
 
 
-def _seen(browser, url: str, profile: Profile) -> dict:
+def _slowdowns(url: str, path: str) -> dict[str, float]:
+    """How many times each profile's processor is slower than this one, by the median of three looks at a page."""
+    looks = [_lighthouse(url, PROFILES["desktop"], path, 1) for _ in range(3)]
+    found = [look["environment"]["benchmarkIndex"] for look in looks if look]
+    if not found:
+        return {name: 4 if profile.power else 1 for name, profile in PROFILES.items()}
+    index = statistics.median(found)
+    out = {name: slowdown(index, profile.power) for name, profile in PROFILES.items()}
+    print(f"Lighthouse's index of this processor: {index:.0f}; slowed for the phone {out['phone']} times")
+    return out
+
+
+def slowdown(index: float, power: float | None) -> float:
+    """How many times a processor of Lighthouse's `index` is to be slowed to have that of `power`; None: not at all."""
+    return 1 if power is None else max(1, round(index / power, 1))
+
+
+def _seen(browser, url: str, profile: Profile, slowdown: float) -> dict:
     sys.path.insert(0, str(ROOT / "tests" / "browser"))
     from latency import measure_slider_latency
     from watch import start_figures
@@ -128,7 +154,7 @@ def _seen(browser, url: str, profile: Profile) -> dict:
     with browser.new_context(viewport={"width": profile.width, "height": profile.height}) as context:
         page = context.new_page()
         session = context.new_cdp_session(page)
-        session.send("Emulation.setCPUThrottlingRate", {"rate": profile.slowdown})
+        session.send("Emulation.setCPUThrottlingRate", {"rate": slowdown})
         session.send("Network.enable")
         weights: list[float] = []
         session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
@@ -153,22 +179,28 @@ def _seen(browser, url: str, profile: Profile) -> dict:
     }
 
 
-def _lighthouse(url: str, profile: Profile, path: str) -> dict[str, int | None] | None:
-    """Scores of 100, from one run; that of performance scatters by some points with what else the machine does."""
+def _lighthouse(url: str, profile: Profile, path: str, slowdown: float) -> dict | None:
+    """Lighthouse's report from one run, None where there is none."""
     if shutil.which("npx") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "report.json"
         command = ["npx", "--yes", LIGHTHOUSE, url, "--quiet", "--output=json", f"--output-path={target}"]
         command += [f"--only-categories={','.join(SCORES)}", *profile.lighthouse]
+        command += [f"--throttling.cpuSlowdownMultiplier={slowdown}"]
         command += [f"--chrome-flags=--headless=new {' '.join((*OPTIONS, *profile.window))}"]
         try:
             subprocess.run(command, env=os.environ | {"CHROME_PATH": path}, check=True, timeout=300)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             print(f"{url}: no scores, {error}", flush=True)
             return None
-        report = json.loads(target.read_text(encoding="utf-8"))["categories"]
-    scores = {name: report[name]["score"] for name in SCORES}  # null where an audit could not be made
+        return json.loads(target.read_text(encoding="utf-8"))
+
+
+def _scores(report: dict) -> dict[str, int | None]:
+    """Scores of 100; that of performance scatters by some points with what else the machine does."""
+    # null where an audit could not be made
+    scores = {name: report["categories"][name]["score"] for name in SCORES}
     return {name: None if score is None else round(100 * score) for name, score in scores.items()}
 
 

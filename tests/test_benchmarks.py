@@ -58,9 +58,16 @@ def test_pages_are_served_as_a_static_host_does(tmp_path):
 
 def test_a_low_score_is_marked_and_what_was_not_measured_is_a_dash():
     scores = {"performance": readers.LEAST - 1, "accessibility": readers.LEAST, "best-practices": None}
-    row = readers.Measured("a.html", "phone", 12.3, 4, None, None, None, scores)
+    row = readers.Measured("a.html", "phone", 2.5, 12.3, 4, None, None, None, scores)
     assert readers.line(row).split() == ["a.html", "phone", "12", "kB", "4", "–", "–", "–", "94!", "95", "–!"]
-    assert "!" not in readers.line(readers.Measured("a.html", "phone", 12.3, 4, 1.0, 2.0, 3.0, None))
+    assert "!" not in readers.line(readers.Measured("a.html", "phone", 2.5, 12.3, 4, 1.0, 2.0, 3.0, None))
+
+
+def test_a_phone_is_as_slow_measured_from_any_machine():
+    for index in (700.0, 1083.0, 2000.0):
+        assert index / readers.slowdown(index, readers.PHONE) == pytest.approx(readers.PHONE, rel=0.03)
+    assert readers.slowdown(1750, readers.PHONE) == 4  # what Lighthouse does unless told
+    assert readers.slowdown(100, readers.PHONE) == readers.slowdown(1083, None) == 1
 
 
 def test_pages_that_are_not_there_are_named(tmp_path, monkeypatch):

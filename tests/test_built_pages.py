@@ -1,8 +1,10 @@
 """What is made of the written pages: formulas set, one style sheet, fonts of the letters in use."""
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 from fontTools.ttLib import TTFont
@@ -152,15 +154,40 @@ def test_pages_are_mended_once_and_a_theme_that_measures_in_another_way_ends_the
     script.parent.mkdir()
     script.write_text(f"q({small_batches.MEASURED})", encoding="utf-8")
     (script.parents[1] / "documentation_options.js").write_text("const A = '\\\\1';", encoding="utf-8")
-    drawing = '<svg viewBox="0 0 2 1" width="100%" fill="currentColor" aria-hidden="true">\n<path d="M 0 0"/></svg>'
     page = Path(app.outdir) / "page.html"
-    page.write_text(f'<script src="_static/documentation_options.js?v=1"></script><p>{drawing}</p>', encoding="utf-8")
+    page.write_text('<script src="_static/documentation_options.js?v=1"></script><p></p>', encoding="utf-8")
     for _ in range(2):  # a second build finds it mended
         small_batches.mend_pages(app, None)
-    place = '<svg class="nl-later" viewBox="0 0 2 1" width="100%" aria-hidden="true"></svg>'
-    mended = f"<script>const A = '\\\\1';</script><p>{place}<noscript>{drawing}</noscript></p>"
-    assert page.read_text(encoding="utf-8") == mended
+    assert page.read_text(encoding="utf-8") == "<script>const A = '\\\\1';</script><p></p>"
     assert script.read_text(encoding="utf-8") == f"q({small_batches.UNMEASURED})"
     script.write_text("q()", encoding="utf-8")
     with pytest.raises(ExtensionError, match="measures boxes"):
         small_batches.mend_pages(app, None)
+
+
+def test_a_drawing_becomes_a_file_that_its_page_shows_in_the_ink_of_either_theme(app):
+    script = Path(app.outdir) / "_static" / small_batches.SCRIPT
+    script.parent.mkdir()
+    script.write_text(small_batches.UNMEASURED, encoding="utf-8")
+    (script.parents[1] / "documentation_options.js").write_text("", encoding="utf-8")
+    drawing = '<svg width="100%" viewBox="0 0 20.5 10" fill="currentColor" aria-hidden="true">\n<path d="M 0 0"/></svg>'
+    other = '<svg width="100%" viewBox="0 0 2 1" aria-hidden="true"><path d="M 1 1"/></svg>'  # without ink of its own
+    pages = Path(app.outdir) / "page.html", Path(app.outdir) / "chapters" / "page.html"
+    pages[1].parent.mkdir()
+    for page in pages:
+        page.write_text(f"<p>{drawing}{other}</p>", encoding="utf-8")
+    images = Path(app.outdir) / "_images"
+    images.mkdir()
+    stale = images / "drawing-0.svg"
+    stale.write_text("")
+    for _ in range(2):
+        small_batches.mend_pages(app, None)
+        (file,) = images.iterdir()  # one for both pages, and none that no page shows
+        for page, up in zip(pages, ("", "../"), strict=True):
+            text = page.read_text(encoding="utf-8")
+            assert re.findall('src="([^"]*)"', text) == [f"{up}_images/{file.name}", f"{up}_images/{file.name}#dark"]
+            assert re.findall('(?:width|height)="([^"]*)"', text.replace(other, "")) == ["20.5", "10"] * 2
+            assert text.endswith(f"{other}</p>")
+    root = ElementTree.parse(file).getroot()
+    assert (root.get("id"), root.get("viewBox")) == ("dark", "0 0 20.5 10")
+    assert [child.tag.rpartition("}")[2] for child in root] == ["style", "path"]

@@ -1,8 +1,10 @@
 """Pictures taken out of a page for slides."""
 
 import re
+import sys
 import xml.etree.ElementTree as ET
 from html import unescape
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,9 @@ from normlib.explorer import Explorer
 from normlib.guide import Guide
 from normlib.quiz import Quiz
 from tools import figures
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "chapters" / "_ext"))
+import small_batches
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,7 +41,9 @@ def page(tmp_path, monkeypatch, markup):
     monkeypatch.setattr(figures, "PAGES", tmp_path / "chapters")
     monkeypatch.setattr(figures, "TARGET", tmp_path / "figures")
     figures.PAGES.mkdir()
-    (figures.PAGES / "01_x.html").write_text("".join(markup.values()), encoding="utf-8")
+    text = small_batches._as_files("".join(markup.values()), tmp_path / "_images", "../")
+    assert text.count('class="nl-light') == 3  # two panels and a still
+    (figures.PAGES / "01_x.html").write_text(text, encoding="utf-8")
 
 
 def test_each_drawing_becomes_a_file_that_stands_alone(page, markup, capsys):
@@ -46,15 +53,20 @@ def test_each_drawing_becomes_a_file_that_stands_alone(page, markup, capsys):
     assert sorted(path.name for path in figures.TARGET.iterdir()) == [f"01_x-0{n}.svg" for n in (1, 2, 3)]
     assert "3 figures" in (said := capsys.readouterr().out)
     assert "left out, being text in print: 3" in said
+    assert not [path for path in figures.TARGET.iterdir() if "dark" in path.read_text(encoding="utf-8")]
     plot, explorer, cube = (ET.parse(path).getroot() for path in sorted(figures.TARGET.iterdir()))
     assert plot.find(f"{SVG}title").text == "It's a < b"
+    assert len(plot.findall(f"{SVG}svg")) == 2
+    assert len(explorer.findall(f"{SVG}svg")) == 1
+    for drawing in (plot, explorer):
+        assert len(drawing.findall(f".//{SVG}path")) > 10
     for name, drawing in (("explorer", explorer), ("cube", cube)):
         label = re.search(r'class="nl-still"[^>]* aria-label="([^"]*)"', markup[name])[1]
         assert drawing.find(f"{SVG}title").text == unescape(label)
 
 
-def test_panels_stand_side_by_side_under_their_names(markup):
-    drawing = ET.fromstring(figures.svg(markup["cube"]))
+def test_panels_stand_side_by_side_under_their_names(markup, tmp_path):
+    drawing = ET.fromstring(figures.svg(markup["cube"], tmp_path))
     panels = drawing.findall(f"{SVG}svg")
     assert len(panels) == len(METHODS)
     names = [text.text for text in drawing.findall(f"{SVG}text")]

@@ -18,15 +18,17 @@ FIGURE = re.compile(r'<figure class="nl-(?:figure|interactive)\b.*?</figure>', r
 STILL = re.compile(r'<\w+ class="nl-still".*', re.S)
 PANEL = re.compile(r"(?:<p>([^<]*)</p>)?(<svg\b[^>]*>)(.*?</svg>)", re.S)
 BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"')
-LATER = re.compile(r'<svg class="nl-later"[^>]*></svg>')  # a drawing's place in the page
+PICTURE = re.compile(r'<img class="nl-(light|dark)\b[^>]* src="([^"#]*)[^>]*>')  # of a drawing, one in either ink
+STYLE = re.compile(r"<style>.*?</style>")  # which chooses between the two
 GAP = 12  # between panels, in the drawing's points
 LINE = 18  # over panels that have names
 
 
-def svg(figure: str) -> str | None:
-    """A figure of a page as the text of an SVG file; None where what is still of it holds no drawing."""
+def svg(figure: str, folder: Path) -> str | None:
+    """A figure of a page in folder as the text of an SVG file; None where what is still of it holds no drawing."""
     still = STILL.search(figure)
-    figure = LATER.sub("", still[0] if still else figure)
+    read = lambda found: (folder / found[2]).read_text(encoding="utf-8") if found[1] == "light" else ""  # noqa: E731
+    figure = STYLE.sub("", PICTURE.sub(read, still[0] if still else figure))
     panels = PANEL.findall(figure)
     if not panels:
         return None
@@ -41,7 +43,7 @@ def svg(figure: str) -> str | None:
                 f'font-family="system-ui, sans-serif" fill="currentColor">{name}</text>'
             )
         place = f'<svg x="{left:g}" y="{top}" width="{width:g}" height="{height:g}"'
-        placed += start.replace(' width="100%"', "").replace("<svg", place, 1) + rest
+        placed += place + re.sub(r'<svg| (width|height|xmlns(:xlink)?|id|color)="[^"]*"', "", start) + rest
         left, bottom = left + width + GAP, max(bottom, top + height)
     width, height = left - GAP, bottom
     return (
@@ -62,7 +64,7 @@ def main() -> int:
         old.unlink()
     count = left_out = 0
     for page in pages:
-        drawings = [svg(figure) for figure in FIGURE.findall(page.read_text(encoding="utf-8"))]
+        drawings = [svg(figure, page.parent) for figure in FIGURE.findall(page.read_text(encoding="utf-8"))]
         left_out += drawings.count(None)
         for number, drawing in enumerate(filter(None, drawings), start=1):
             (TARGET / f"{page.stem}-{number:02}.svg").write_text(drawing, encoding="utf-8")

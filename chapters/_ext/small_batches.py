@@ -1,5 +1,6 @@
 """What this book adds to Sphinx: scripts of figures, what takes how long, answers of the quiz; nothing from outside."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -206,14 +207,25 @@ MENDS = (
         ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";'
         ' if (location.hash) document.documentElement.dataset.whole = "";',
     ),
-    # Drawings, half of a chapter's bytes: book.js draws those that come near; without scripts the browser draws all.
-    (
-        r'(?<!<noscript>)(<svg\b[^>]* viewBox="([^"]*)"[^>]* fill="currentColor" aria-hidden="true">(?s:.*?)</svg>)',
-        r'<svg class="nl-later" viewBox="\2" width="100%" aria-hidden="true"></svg><noscript>\1</noscript>',
-    ),
     # More than half of a chapter's elements: tokens of code that look like the text around them.
     (rf'<span class="(?:{"|".join(_plain_tokens())})">([^<]*)</span>', r"\1"),
 )
+
+# matplotlib's drawings, half of a chapter's bytes: files that a browser fetches when their place comes near. Each holds
+# its ink in both themes, of which the address chooses one.
+DRAWING = re.compile(
+    r'<svg\b[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]* fill="currentColor" aria-hidden="true">(?s:(.*?))</svg>'
+)
+PLACE = (
+    '<img class="nl-light dark-light" src="{address}" width="{width}" height="{height}" alt="" loading="lazy">'
+    '<img class="nl-dark dark-light" src="{address}#dark" width="{width}" height="{height}" alt="" loading="lazy">'
+)
+FILE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" id="dark" width="{width}" '
+    'height="{height}" viewBox="0 0 {width} {height}" color="{light}" fill="currentColor">'
+    "<style>#dark:target {{ color: {dark} }}</style>{drawn}</svg>\n"
+)
+INK = {"light": "#222832", "dark": "#ced6dd"}  # the theme's text
 
 
 # Names that scripts within the page use, which would wait for a file so small: they stand in the page.
@@ -224,8 +236,27 @@ MEASURED = '"pre, .nboutput > .output_area, .cell_output > .output, .jp-Rendered
 UNMEASURED = '"nl-none"'
 
 
+def _as_files(text, images, up):
+    """A page's text with its drawings, written into the folder images, as pictures; up leads to the folder of both."""
+
+    def place(drawing):
+        width, height, drawn = drawing.groups()
+        content = FILE.format(width=width, height=height, drawn=drawn, **INK)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        images.mkdir(exist_ok=True)
+        file = images / f"drawing-{digest}.svg"
+        file.write_text(content, encoding="utf-8")
+        return PLACE.format(
+            address=f"{up}{images.name}/{file.name}",
+            width=width,
+            height=height,
+        )
+
+    return DRAWING.sub(place, text)
+
+
 def mend_pages(app, error):
-    """Applies MENDS to the pages written, and takes what book.js does from the theme's script."""
+    """Applies MENDS to the pages written, takes their drawings out, and from the theme's script what book.js does."""
     if error is None and app.builder.format == "html":
         script = Path(app.outdir) / "_static" / SCRIPT
         code = script.read_text(encoding="utf-8")
@@ -239,12 +270,19 @@ def mend_pages(app, error):
         script.write_text(code, encoding="utf-8")
         names = Path(app.outdir) / "_static" / "documentation_options.js"
         written = f"<script>{names.read_text(encoding='utf-8')}</script>"
+        images, wanted = Path(app.outdir) / "_images", set()
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")
             text = re.sub(NAMES, lambda _: written, text)
             for wrong, right in MENDS:
                 text = re.sub(wrong, right, text)
+            up = "../" * len(page.relative_to(app.outdir).parents[:-1])
+            text = _as_files(text, images, up)
+            wanted |= set(re.findall(r"drawing-\w+\.svg", text))
             page.write_text(text, encoding="utf-8")
+        for file in images.glob("drawing-*.svg"):
+            if file.name not in wanted:
+                file.unlink()
 
 
 def setup(app):

@@ -12,29 +12,13 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
     document.documentElement.dataset.whole = "";
   }
 
-  /* Drawings wait as text in <noscript>, which is quick to read. One is drawn when it comes near the window; on paper all
-     are, those too that an interactive figure shows there alone. What they show is said beside them (aria-label). */
-  function draw(place) {
-    const source = place.nextElementSibling;
-    const parsed = document.createElement("template");
-    parsed.innerHTML = source.textContent;
-    source.remove();
-    place.replaceWith(parsed.content);
-  }
-
-  function drawAll() {
-    document.querySelectorAll(".nl-later").forEach(draw);
-  }
-
-  const approach = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) if (isIntersecting && target.isConnected) draw(target);
-    },
-    { rootMargin: "100%" },
-  );
-  for (const place of document.querySelectorAll(".nl-later")) approach.observe(place);
-  addEventListener("beforeprint", drawAll);
-  matchMedia("print").addEventListener("change", ({ matches }) => { if (matches) drawAll(); });
+  /* Paper is light. */
+  let theme;
+  addEventListener("beforeprint", () => {
+    ({ theme } = document.documentElement.dataset);
+    document.documentElement.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => (document.documentElement.dataset.theme = theme));
 
   /* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. Boxes are measured when they
      come near the window, and all of them once the reader goes by keyboard. */

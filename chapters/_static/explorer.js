@@ -18,13 +18,21 @@
     return numbers;
   }
 
-  /* What each kind of mark draws from one curve; i keeps a line in the order of the data. */
+  /* What each kind of mark draws from one curve; i keeps a line in the order of the data, and is with c a row's key. */
   const ROWS = {
     line: (c, x, y) => y.map((value, i) => ({ c, i, x: x[i], y: value })),
-    bars: (c, x, y) => y.map((value, i) => ({ c, x: x[i], x2: x[i + 1], y: value })),
+    bars: (c, x, y) => y.map((value, i) => ({ c, i, x: x[i], x2: x[i + 1], y: value })),
     step: (c, x, y) => ROWS.line(c, x.flatMap((edge) => [edge, edge]).slice(1, -1), y.flatMap((value) => [value, value])),
   };
   ROWS.points = ROWS.area = ROWS.line;
+
+  /* Points and bars keep their elements from one setting to the next, which is quicker than to make new ones. */
+  function keyed(marks) {
+    for (const mark of marks) {
+      if (mark.marks) keyed(mark.marks);
+      else if (mark.type === "symbol" || mark.type === "rect") mark.key = "key";
+    }
+  }
 
   function start(figure) {
     const find = (selector) => figure.querySelector(selector);
@@ -38,6 +46,7 @@
     const chart = find(".nl-chart");
     const readout = find(".nl-readout");
     const reset = find(".nl-reset");
+    keyed(data.vega.marks);
     const view = new vega.View(vega.parse(data.vega), { renderer: "svg", hover: false, logLevel: vega.Warn });
 
     const setting = () => inputs.map((input) => Number(input.value));
@@ -50,7 +59,10 @@
         const kind = data.kinds[i];
         (rows[kind] = rows[kind] || []).push(...ROWS[kind](label, array(pool[2 * i]), array(pool[2 * i + 1])));
       });
-      for (const kind in rows) view.data(kind, rows[kind]);
+      for (const kind in rows) {
+        for (const row of rows[kind]) row.key = row.i + row.c;
+        view.data(kind, rows[kind]);
+      }
     }
 
     function describe() {

@@ -216,7 +216,7 @@ def test_paper_has_figures_and_formulas_and_no_controls(on_paper):
     beside = ".bd-header, .bd-header-article, .bd-sidebar, .prev-next-footer, .headerlink"
     controls = f"button, input:not([name=q]), select, {beside}"  # the page of the search has nothing else to print
     assert page.evaluate(visible, controls) == []
-    for selector in (".bd-article figure.nl-figure svg", ".bd-article .math mjx-container"):
+    for selector in (".bd-article figure.nl-figure .nl-light", ".bd-article .math mjx-container"):
         assert len(page.evaluate(visible, selector)) == page.locator(selector).count()
     interactive = page.locator(".bd-article figure.nl-interactive").count()
     assert len(page.evaluate(visible, ".bd-article figure.nl-interactive .nl-still")) == interactive
@@ -271,7 +271,7 @@ def test_text_in_figures_is_in_the_pages_ink():
     """Text is drawn as shapes after a comment, or as text; a color of its own would be one made for lines."""
     drawn = [
         (path.stem, *found)
-        for path in PAGES
+        for path in (*PAGES, *(HTML / "_images").glob("drawing-*.svg"))
         for found in re.findall(r"<!-- (.+?) -->\s*<g([^>]*)>|<text([^>]*)>", path.read_text(encoding="utf-8"))
     ]
     assert all(any(entry[kind] for entry in drawn) for kind in (1, 3)), "one of the two was not found"

@@ -239,3 +239,13 @@ def test_a_slider_move_redraws_the_chart_that_is_there(open_page):
     assert measure_slider_latency(page, moves=20)["moves"] == 20
     old = page.evaluate("[...document.querySelectorAll('.nl-chart svg')].filter((chart) => chart.old).length")
     assert old == charts
+
+
+@pytest.mark.parametrize("kind", ["symbol", "rect"])
+def test_a_slider_move_keeps_the_elements_of_points_and_bars(open_page, kind):
+    page = open_page()
+    marks = f"[...document.querySelectorAll('.nl-chart .mark-{kind} path')]"
+    before = page.evaluate(f"{marks}.map((mark) => (mark.old = true)).length")
+    assert before > 0
+    measure_slider_latency(page, moves=20)
+    assert page.evaluate(f"{marks}.filter((mark) => mark.old).length") >= before / 2  # settings may have fewer
