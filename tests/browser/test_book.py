@@ -324,7 +324,8 @@ def test_the_download_is_the_executed_notebook(path):
 
 @each_page
 def test_a_page_is_light(path):
-    own = [path, *((path.parent / file).resolve() for file in parts(path).files if "_images" in file)]
+    images = {(path.parent / urlsplit(file).path).resolve() for file in parts(path).files if "_images" in file}
+    own = [path, *images]
     weight = sum(file.stat().st_size for file in own)
     assert weight <= WEIGHT, f"{path.stem}: {weight} bytes, at most {WEIGHT}"
 
