@@ -1,8 +1,8 @@
 """What a reader of the built book waits for: weight, requests, sliders, Lighthouse's scores; on a desk and a phone.
 
-Pages are served as a static host does, compressed and cacheable. The phone's processor is the same, wherever it is
-measured: Lighthouse's index of this machine's power says how many times it must be slowed. Lighthouse runs through
-`npx`, which fetches it once; without npx its columns stay empty, and the phone is four times as slow.
+Pages are served as a static host does, compressed and cacheable. To be a phone, this machine is slowed by a factor that
+Lighthouse's index of its power gives, taken at the start. Lighthouse runs through `npx`, which fetches it once; without
+npx its columns stay empty, and the factor is 4.
 """
 
 import functools
@@ -69,7 +69,8 @@ PROFILES = {
 class Measured:
     """A page in a profile, how many times the processor was slowed for it; kB over the wire and requests; ms from the
     start of loading until the first slider, scrolled to at once, has drawn its first move, ms a move afterwards (both
-    None without sliders); Lighthouse's scores of 100 (None without it)."""
+    None without sliders); Lighthouse's scores of 100, and its index of this machine's power in that run (both None
+    without it)."""
 
     page: str
     profile: str
@@ -80,6 +81,7 @@ class Measured:
     p50: float | None
     p95: float | None
     scores: dict[str, int | None] | None
+    power: float | None = None
 
 
 def measure(pages: list[str] | None = None) -> list[Measured]:
@@ -110,7 +112,8 @@ def measure(pages: list[str] | None = None) -> list[Measured]:
                 url, slowdown = f"{address}/{page}", slowdowns[name]
                 seen = _seen(browser, url, profile, slowdown)
                 report = _lighthouse(url, profile, path, slowdown)
-                rows.append(Measured(page, name, slowdown, **seen, scores=report and _scores(report)))
+                power = report and report["environment"]["benchmarkIndex"]
+                rows.append(Measured(page, name, slowdown, **seen, scores=report and _scores(report), power=power))
                 print(line(rows[-1]), flush=True)
         browser.close()
     part = TARGET.with_suffix(".part")
@@ -136,13 +139,16 @@ def _slowdowns(url: str, path: str) -> dict[str, float]:
     if not found:
         return {name: 4 if profile.power else 1 for name, profile in PROFILES.items()}
     index = statistics.median(found)
-    out = {name: slowdown(index, profile.power) for name, profile in PROFILES.items()}
+    out = {name: times_slower(index, profile.power) for name, profile in PROFILES.items()}
     print(f"Lighthouse's index of this processor: {index:.0f}; slowed for the phone {out['phone']} times")
     return out
 
 
-def slowdown(index: float, power: float | None) -> float:
-    """How many times a processor of Lighthouse's `index` is to be slowed to have that of `power`; None: not at all."""
+def times_slower(index: float, power: float | None) -> float:
+    """How many times a processor of Lighthouse's `index` is to be slowed to have that of `power`.
+
+    1 where power is None, and where the processor is the slower one as it is.
+    """
     return 1 if power is None else max(1, round(index / power, 1))
 
 

@@ -178,16 +178,21 @@ def test_a_drawing_becomes_a_file_that_its_page_shows_in_the_ink_of_either_theme
         page.write_text(f"<p>{drawing}{other}</p>", encoding="utf-8")
     images = Path(app.outdir) / "_images"
     images.mkdir()
-    stale = images / "drawing-0.svg"
-    stale.write_text("")
+    stale, foreign = (images / f"drawing-{name}.svg" for name in (f"{0:012x}-dark", "of-a-reader"))
+    for file in (stale, foreign):
+        file.write_text("")
     for _ in range(2):
         small_batches.mend_pages(app, None)
-        (file,) = images.iterdir()  # one for both pages, and none that no page shows
+        # one pair for both pages, and none that no page shows
+        dark, light, kept = sorted(images.iterdir())
+        assert kept == foreign
         for page, up in zip(pages, ("", "../"), strict=True):
             text = page.read_text(encoding="utf-8")
-            assert re.findall('src="([^"]*)"', text) == [f"{up}_images/{file.name}", f"{up}_images/{file.name}#dark"]
-            assert re.findall('(?:width|height)="([^"]*)"', text.replace(other, "")) == ["20.5", "10"] * 2
+            assert re.findall('src="([^"]*)"', text) == [f"{up}_images/{file.name}" for file in (light, dark)]
+            assert re.findall('(?:width|height)="([^"]*)"', text.replace(other, "")) == ["20", "10"] * 2
+            assert [" hidden" in tag for tag in re.findall("<img[^>]*>", text)] == [False, True]
             assert text.endswith(f"{other}</p>")
-    root = ElementTree.parse(file).getroot()
-    assert (root.get("id"), root.get("viewBox")) == ("dark", "0 0 20.5 10")
-    assert [child.tag.rpartition("}")[2] for child in root] == ["style", "path"]
+    for file, theme in ((light, "light"), (dark, "dark")):
+        root = ElementTree.parse(file).getroot()
+        assert (root.get("color"), root.get("viewBox")) == (small_batches.INK[theme], "0 0 20.5 10")
+        assert [child.tag.rpartition("}")[2] for child in root] == ["path"]

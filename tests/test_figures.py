@@ -42,7 +42,7 @@ def page(tmp_path, monkeypatch, markup):
     monkeypatch.setattr(figures, "TARGET", tmp_path / "figures")
     figures.PAGES.mkdir()
     text = small_batches._as_files("".join(markup.values()), tmp_path / "_images", "../")
-    assert text.count('class="nl-light') == 3  # two panels and a still
+    assert text.count('class="nl-light') == text.count('class="nl-dark') == 3  # two panels and a still
     (figures.PAGES / "01_x.html").write_text(text, encoding="utf-8")
 
 

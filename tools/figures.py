@@ -18,8 +18,7 @@ FIGURE = re.compile(r'<figure class="nl-(?:figure|interactive)\b.*?</figure>', r
 STILL = re.compile(r'<\w+ class="nl-still".*', re.S)
 PANEL = re.compile(r"(?:<p>([^<]*)</p>)?(<svg\b[^>]*>)(.*?</svg>)", re.S)
 BOX = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"')
-PICTURE = re.compile(r'<img class="nl-(light|dark)\b[^>]* src="([^"#]*)[^>]*>')  # of a drawing, one in either ink
-STYLE = re.compile(r"<style>.*?</style>")  # which chooses between the two
+PICTURE = re.compile(r'<img class="nl-(light|dark)\b[^>]* src="([^"]*)[^>]*>')  # of a drawing, one in either ink
 GAP = 12  # between panels, in the drawing's points
 LINE = 18  # over panels that have names
 
@@ -28,7 +27,7 @@ def svg(figure: str, folder: Path) -> str | None:
     """A figure of a page in folder as the text of an SVG file; None where what is still of it holds no drawing."""
     still = STILL.search(figure)
     read = lambda found: (folder / found[2]).read_text(encoding="utf-8") if found[1] == "light" else ""  # noqa: E731
-    figure = STYLE.sub("", PICTURE.sub(read, still[0] if still else figure))
+    figure = PICTURE.sub(read, still[0] if still else figure)
     panels = PANEL.findall(figure)
     if not panels:
         return None
@@ -43,7 +42,7 @@ def svg(figure: str, folder: Path) -> str | None:
                 f'font-family="system-ui, sans-serif" fill="currentColor">{name}</text>'
             )
         place = f'<svg x="{left:g}" y="{top}" width="{width:g}" height="{height:g}"'
-        placed += place + re.sub(r'<svg| (width|height|xmlns(:xlink)?|id|color)="[^"]*"', "", start) + rest
+        placed += place + re.sub(r'<svg| (width|height|xmlns(:xlink)?|color)="[^"]*"', "", start) + rest
         left, bottom = left + width + GAP, max(bottom, top + height)
     width, height = left - GAP, bottom
     return (

@@ -211,20 +211,20 @@ MENDS = (
     (rf'<span class="(?:{"|".join(_plain_tokens())})">([^<]*)</span>', r"\1"),
 )
 
-# matplotlib's drawings, half of a chapter's bytes: files that a browser fetches when their place comes near. Each holds
-# its ink in both themes, of which the address chooses one.
+# matplotlib's drawings, half of a chapter's bytes: files that a browser fetches when their place comes near, one in the
+# ink of either theme. `loading` stands before `src`, or some browsers fetch at once.
 DRAWING = re.compile(
     r'<svg\b[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]* fill="currentColor" aria-hidden="true">(?s:(.*?))</svg>'
 )
 PLACE = (
-    '<img class="nl-light dark-light" src="{address}" width="{width}" height="{height}" alt="" loading="lazy">'
-    '<img class="nl-dark dark-light" src="{address}#dark" width="{width}" height="{height}" alt="" loading="lazy">'
+    '<img class="nl-{theme} dark-light" loading="lazy" src="{address}" '
+    'width="{width:.0f}" height="{height:.0f}" alt=""{hidden}>'
 )
 FILE = (
-    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" id="dark" width="{width}" '
-    'height="{height}" viewBox="0 0 {width} {height}" color="{light}" fill="currentColor">'
-    "<style>#dark:target {{ color: {dark} }}</style>{drawn}</svg>\n"
+    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width:g}" '
+    'height="{height:g}" viewBox="0 0 {width:g} {height:g}" color="{ink}" fill="currentColor">{drawn}</svg>\n'
 )
+NAMED = re.compile(r"drawing-[0-9a-f]{12}-(?:light|dark)\.svg")
 INK = {"light": "#222832", "dark": "#ced6dd"}  # the theme's text
 
 
@@ -240,17 +240,25 @@ def _as_files(text, images, up):
     """A page's text with its drawings, written into the folder images, as pictures; up leads to the folder of both."""
 
     def place(drawing):
-        width, height, drawn = drawing.groups()
-        content = FILE.format(width=width, height=height, drawn=drawn, **INK)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        width, height = map(float, drawing.groups()[:2])
+        digest = hashlib.sha256(drawing[0].encode()).hexdigest()[:12]
         images.mkdir(exist_ok=True)
-        file = images / f"drawing-{digest}.svg"
-        file.write_text(content, encoding="utf-8")
-        return PLACE.format(
-            address=f"{up}{images.name}/{file.name}",
-            width=width,
-            height=height,
-        )
+        placed = ""
+        for theme, ink in INK.items():
+            file = images / f"drawing-{digest}-{theme}.svg"
+            content = FILE.format(
+                width=width, height=height, ink=ink, drawn=drawing[3]
+            )
+            file.write_text(content, encoding="utf-8")
+            placed += PLACE.format(
+                theme=theme,
+                address=f"{up}{images.name}/{file.name}",
+                width=width,
+                height=height,
+                # for views without the page's style sheet
+                hidden="" if theme == "light" else " hidden",
+            )
+        return placed
 
     return DRAWING.sub(place, text)
 
@@ -278,10 +286,10 @@ def mend_pages(app, error):
                 text = re.sub(wrong, right, text)
             up = "../" * len(page.relative_to(app.outdir).parents[:-1])
             text = _as_files(text, images, up)
-            wanted |= set(re.findall(r"drawing-\w+\.svg", text))
+            wanted |= set(NAMED.findall(text))
             page.write_text(text, encoding="utf-8")
         for file in images.glob("drawing-*.svg"):
-            if file.name not in wanted:
+            if NAMED.fullmatch(file.name) and file.name not in wanted:
                 file.unlink()
 
 

@@ -12,13 +12,17 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
     document.documentElement.dataset.whole = "";
   }
 
-  /* Paper is light. */
+  /* Paper is light, and has the drawings that the window has not come near. */
   let theme;
   addEventListener("beforeprint", () => {
-    ({ theme } = document.documentElement.dataset);
+    theme ??= document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
+    for (const drawing of document.querySelectorAll(".nl-light")) drawing.loading = "eager";
   });
-  addEventListener("afterprint", () => (document.documentElement.dataset.theme = theme));
+  addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = theme;
+    theme = undefined;
+  });
 
   /* What scrolls sideways in a box of its own can be reached, and then scrolled, by keyboard. Boxes are measured when they
      come near the window, and all of them once the reader goes by keyboard. */

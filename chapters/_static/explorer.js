@@ -60,7 +60,7 @@
         (rows[kind] = rows[kind] || []).push(...ROWS[kind](label, array(pool[2 * i]), array(pool[2 * i + 1])));
       });
       for (const kind in rows) {
-        for (const row of rows[kind]) row.key = row.i + row.c;
+        for (const row of rows[kind]) row.key = row.i + " " + row.c;
         view.data(kind, rows[kind]);
       }
     }

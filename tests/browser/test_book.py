@@ -10,6 +10,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
@@ -277,6 +278,17 @@ def test_text_in_figures_is_in_the_pages_ink():
     assert all(any(entry[kind] for entry in drawn) for kind in (1, 3)), "one of the two was not found"
     own = re.compile(r"""\b(fill(: |=")(?!currentColor)|opacity)""")
     assert [entry for entry in drawn if own.search(entry[2] + entry[3])] == []
+
+
+def test_drawings_are_files_that_can_be_read():
+    files = list((HTML / "_images").glob("drawing-*.svg"))
+    assert len(files) > 50
+    for file in files:
+        assert ElementTree.parse(file).getroot().tag.endswith("svg")
+    inline = [
+        path.stem for path in PAGES if 'fill="currentColor" aria-hidden="true"' in path.read_text(encoding="utf-8")
+    ]
+    assert inline == []
 
 
 @each_page
