@@ -1,4 +1,4 @@
-"""Measure everything, print the table, store it in _build/bench.json, and with --readme in README.md too.
+"""Measure everything, print the table, store it in _build/bench.json, and with --readme in README.md and data too.
 
 A missed goal is printed, and never an error: how fast a machine is today is not for a check to decide.
 """
@@ -10,15 +10,17 @@ import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
-from . import chapters, layers, loop, methods, pages, training
+from . import chapters, layers, loop, methods, pages, steps, training
 from .pairs import Row, Skipped
 
 PARTS = {
     "layers": layers.rows,
     "methods": methods.rows,
+    "steps": steps.rows,
     "training": training.rows,
     "loop": loop.rows,
     "chapters": chapters.rows,
@@ -26,13 +28,14 @@ PARTS = {
 }
 TARGET = pages.BUILD / "bench.json"
 README = pages.ROOT / "README.md"
+TRACKED = pages.ROOT / "data" / "stored" / "bench.json"  # what README's table shows; chapter 08 reads it
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--readme", action="store_true", help="replace the table between the markers in README.md")
+    parser.add_argument("--readme", action="store_true", help="replace README.md's table and data/stored/bench.json")
     options = parser.parse_args()
     parts = options.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
@@ -54,6 +57,7 @@ def main() -> None:
     print(f"written to {TARGET}")
     if options.readme:
         README.write_text(_with_table(README.read_text(encoding="utf-8"), result), encoding="utf-8")
+        _write(TRACKED, result)
 
 
 def _table(rows: list[Row]) -> str:
@@ -75,7 +79,7 @@ def _merged(old: list[dict], new: list[dict]) -> list[dict]:
 
 
 def _store(rows: list[Row], skipped: dict[str, str], load: float | None, keep: bool) -> dict:
-    """Write the file whole or not at all; keep: rows that only an earlier run measured stay, with its date."""
+    """Write the file; keep: rows that only an earlier run measured stay, with its date."""
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     new = [asdict(row) | {"met": row.met, "date": date} for row in rows]
     old = json.loads(TARGET.read_text(encoding="utf-8")) if keep and TARGET.exists() else {"rows": []}
@@ -90,11 +94,16 @@ def _store(rows: list[Row], skipped: dict[str, str], load: float | None, keep: b
         "rows": _merged([{"date": old.get("date")} | row for row in old["rows"]], new),
         "skipped": skipped,
     }
-    TARGET.parent.mkdir(exist_ok=True)
-    part = TARGET.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(TARGET)
+    _write(TARGET, result)
     return result
+
+
+def _write(path: Path, result: dict) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _with_table(text: str, result: dict) -> str:

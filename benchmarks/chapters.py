@@ -46,15 +46,15 @@ def rows() -> list[Row]:
 
 
 def _run(path) -> float:
-    """Seconds that a notebook takes."""
-    client = NotebookClient(
-        notebooks.read(path),
-        timeout=notebooks.TIMEOUT * 10,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
+    """Seconds from a kernel's start to the end of the last cell; its own end comes at whole seconds only."""
+    notebook = notebooks.read(path)
+    resources = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, timeout=notebooks.TIMEOUT * 10, resources=resources)
     start = time.perf_counter()
-    client.execute()
-    return time.perf_counter() - start
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        return time.perf_counter() - start
 
 
 def _speed():

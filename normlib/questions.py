@@ -631,7 +631,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             0,
             (
                 "The averages for evaluation hold weights that are gone.",
-                "The same networks evaluated under their final weights lose nothing: what is lost is lag.",
+                "The same networks do far better under averages taken at their final weights: lag is what costs them.",
                 "Where the sources disagree",
             ),
             (

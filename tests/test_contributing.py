@@ -107,7 +107,7 @@ LEFT_OUT = {
         ["5 page"],
         CLAIMS,
         "test_the_page_of_claims_has_a_section_for_every_source"
-        "[Papers: Group Norm, Batch Renorm, Momentum Batch Norm, Weight Normalization]",
+        "[Papers: Group Norm, Batch Renorm, Momentum and Ghost Batch Norm, Weight Normalization]",
         "Weight Normalization",
     ),
 }

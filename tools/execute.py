@@ -25,7 +25,7 @@ CACHE = BUILD / ".jupyter_cache"
 STAMP = BUILD / "fingerprint"  # of what the cache was begun under
 # What a kernel says of itself, by which cells are colored; nbval does not ask.
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py", "mimetype": "text/x-python"}
-UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "requirements.txt")
+UNDER = ("normlib/**/*.py", "data/runs/**/*.json", "data/stored/*", "requirements.txt")
 # By which torch's kernels are kept to an older processor's instructions (`make test-processor`), which round otherwise.
 INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 

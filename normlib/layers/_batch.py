@@ -145,6 +145,11 @@ def evaluate(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: 
     return y if ordered.dim() == x.dim() else y.view(x.shape)
 
 
+def for_each(groups: int, values: Tensor | None) -> Tensor | None:
+    """Values of shape (C,) for every virtual batch: (groups · C,). Not by repeat, which makes a dozen calls."""
+    return values if values is None or groups == 1 else values.expand(groups, -1).flatten()
+
+
 def side_by_side(x: Tensor, groups: int) -> Tensor:
     """(N, C, *) as (N/groups, groups · C, *): virtual batches become channels. The memory order stays."""
     if groups == 1:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import _batch, _checks
-from ._batch import BatchStatistics, by_torch, move, torch_normalize
+from ._batch import BatchStatistics, by_torch, for_each, move, torch_normalize
 from ._normalize import Line, batch_normalize
 
 
@@ -83,14 +83,11 @@ class BatchNorm(BatchStatistics):
         mean = var = None
         if tracked:
             mean, var = running_mean.clone(), running_var.clone()
-        if groups == 1:
-            y, mean = torch_normalize(x, weight, bias, self.eps, 1, mean, var)
-        else:
-            weight, bias, mean, var = (v if v is None else v.repeat(groups) for v in (weight, bias, mean, var))
-            y, mean = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
-            if tracked:
-                mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
+        weight, bias, mean, var = (for_each(groups, v) for v in (weight, bias, mean, var))
+        y, mean = torch_normalize(x, weight, bias, self.eps, groups, mean, var)
         if tracked:
+            if groups > 1:
+                mean, var = mean.view(groups, -1).mean(0), var.view(groups, -1).mean(0)
             self._move(mean, var)
         return y
 

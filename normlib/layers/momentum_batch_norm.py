@@ -20,7 +20,16 @@ from torch import Tensor
 
 from .. import schedules
 from . import _batch, _checks
-from ._batch import BatchStatistics, by_torch, move, side_by_side, snapshot, statistics, torch_normalize
+from ._batch import (
+    BatchStatistics,
+    by_torch,
+    for_each,
+    move,
+    side_by_side,
+    snapshot,
+    statistics,
+    torch_normalize,
+)
 from ._normalize import Line, batch_normalize
 
 
@@ -94,8 +103,7 @@ class MomentumBatchNorm(BatchStatistics):
         old_mean, old_var = buffers["momentum_mean"], buffers["momentum_var"]
         if lam == 0 and by_torch(x, groups):  # Batch Norm
             mean, var = (v.view(groups, -1) for v in statistics(side_by_side(x, groups)))
-            if groups > 1 and weight is not None:
-                weight, bias = weight.repeat(groups), bias.repeat(groups)
+            weight, bias = for_each(groups, weight), for_each(groups, bias)
             y, _ = torch_normalize(x, weight, bias, self.eps, groups)
         else:
             line, history = partial(_line, self.eps, lam), snapshot(old_mean, old_var)

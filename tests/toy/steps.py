@@ -134,7 +134,7 @@ API = """## Mean-only Batch Norm
 
 REFERENCES, MISTAKES = "tests/layers/references.py", "tests/layers/test_planted_mistakes.py"
 CLAIMS, INTRO = "normlib/experiments/claims.py", "chapters/00_intro.ipynb"
-PAPERS = "Papers: Group Norm, Batch Renorm, Momentum Batch Norm"
+PAPERS = "Papers: Group Norm, Batch Renorm, Momentum and Ghost Batch Norm"
 # What stands before a text that goes in.
 LAST_OF_API = "   :members: MomentumBatchNorm\n   :exclude-members: forward, extra_repr\n```\n\n"
 LAST_WRITTEN = '(var + self.eps).sqrt()), {"running_mean": mean, "running_var": var}\n\n\n'
