@@ -6,12 +6,11 @@
 that one grid, rounded to four significant digits, so they cannot disagree:
 
 - with a kernel: ipywidgets sliders and a matplotlib drawing;
-- in the built HTML: native range inputs and a Vega-Lite chart, compiled to Vega when the book is built;
+- in the built HTML: native range inputs and a Vega chart;
 - on GitHub, in print, without scripts: small multiples over the first slider.
 
-What is drawn without a kernel needs `vl-convert-python` where the notebook runs; where it is not installed (Colab) the
-widget and the picture remain. `NORMLIB_STATIC=1` in the environment leaves the widget out: the book's
-build sets it, because Sphinx would store every widget's state, with random ids, in the page that never shows it.
+`NORMLIB_STATIC=1` in the environment leaves the widget out: the book's build sets it, because Sphinx would store every
+widget's state, with random ids, in the page that never shows it.
 """
 
 import base64
@@ -30,6 +29,7 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -60,7 +60,6 @@ TICK = (
     "datum.value && (abs(datum.value) < 1e-4 || abs(datum.value) >= 1e6)"
     " ? replace(replace(format(datum.value, '.6~e'), 'e+', 'e'), 'e-', 'e−') : format(datum.value, '.6~g')"
 )
-VEGA_LITE = "5.20"  # the version in which the charts are written
 TINY = 1e-250  # magnitudes below are stored as 0
 MISSING = 0xFFFFFF  # NaN in the packed form
 
@@ -129,7 +128,7 @@ class Explorer(Interactive):
         self.y_axis.fit(self._extent(1), padded=True, base=bool({"bars", "area"} & set(self.styles.values())))
         png, self._still_svg = self._still()
         pictures = {"text/plain": repr(self), "image/png": base64.b64encode(png).decode()}
-        self._prepare(pictures, needs=("vl_convert",))
+        self._prepare(pictures)
 
     def at(self, **values) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The curves `{label: (x, y)}` at one grid point, exactly as every rendering shows them.
@@ -283,7 +282,11 @@ class Explorer(Interactive):
             (x, y), kind, (color, dashes, marker) = curves[label], self.styles[label], self._look(label)
             line = {"color": color, "linestyle": (0, dashes) if dashes else "-"}
             if kind == "bars":
-                ax.bar(x[:-1], y - foot, np.diff(x), bottom=foot, align="edge", alpha=0.45, **_edge(color))
+                floor = np.full_like(y, foot)  # one collection: a patch for each bar takes a millisecond
+                corners = [[x[:-1], floor], [x[:-1], y], [x[1:], y], [x[1:], floor]]
+                bars = PolyCollection(np.moveaxis(corners, -1, 0), alpha=0.45, **_edge(color))
+                bars.sticky_edges.y.append(foot)
+                ax.add_collection(bars)
             elif kind == "step":
                 ax.plot(np.repeat(x, 2)[1:-1], np.repeat(y, 2), **line)
             elif kind == "points":
@@ -414,64 +417,79 @@ class Explorer(Interactive):
 
     def _vega(self) -> dict:
         """The chart as a Vega specification, one empty data set per kind of mark, filled by explorer.js."""
-        import vl_convert
-
+        kinds = [kind for kind in KINDS if kind in self.styles.values()]
         looks = [self._look(label) for label in self.labels]
+        ranges = {
+            "color": [color for color, _, _ in looks],
+            "dash": [self._pixels(dashes) or [1, 0] for _, dashes, _ in looks],
+            "shape": [SHAPES[marker] for _, _, marker in looks],
+        }
+        by_label = {name: {"scale": name, "field": "c"} for name in ranges}
+        x, x2, y = ({"scale": axis, "field": field} for axis, field in (("x", "x"), ("x", "x2"), ("y", "y")))
+        foot, drawn = {"scale": "y", "value": self.y_axis.foot}, "isValid(datum.y)"  # not NaN
 
-        def by_label(values):
-            return {"field": "c", "type": "nominal", "legend": None, "scale": {"domain": self.labels, "range": values}}
+        def one_by_label(kind, mark, **look):
+            """A mark of connected points, of each label's own."""
+            size = {side: {"field": {"group": side}} for side in ("width", "height")}
+            own = {"type": mark, "clip": True, "from": {"data": "own"}, "sort": {"field": "i"}}
+            own["encode"] = {"update": {"x": x, "y": y, "defined": {"signal": drawn}, **look}}
+            facet = {"facet": {"name": "own", "data": kind, "groupby": ["c"]}}
+            return {"type": "group", "from": facet, "encode": {"update": size}, "marks": [own]}
 
-        color = by_label([look[0] for look in looks])
-        dash = by_label([self._pixels(look[1]) or [1, 0] for look in looks])
-        shape = by_label([SHAPES[look[2]] for look in looks])
-        x = self.x_axis.vega(grid=False)
-        y = self.y_axis.vega(domain=False, ticks=False) | {"stack": None}
-        on_foot = {"x": x, "y": y, "y2": {"datum": self.y_axis.foot}, "fill": color}
+        def many(kind, mark, **look):
+            """A mark for each value, which keeps its element from one setting to the next: quicker than a new one."""
+            update = {"x": x, "y": y, **look}
+            return {"type": mark, "key": "key", "from": {"data": f"{kind} drawn"}, "encode": {"update": update}}
+
+        def value(constant):
+            return {"value": constant}
+
         line = {
-            "mark": {
-                "type": "line",
-                "clip": True,
-                "strokeWidth": LINE_WIDTH,
-                "strokeCap": "butt",
-                "strokeJoin": "round",
-            },
-            "encoding": {
-                "x": x,
-                "y": y,
-                "order": {"field": "i", "type": "quantitative"},
-                "strokeDash": dash,
-                "stroke": color,
-            },
+            "stroke": by_label["color"],
+            "strokeDash": by_label["dash"],
+            "strokeWidth": value(LINE_WIDTH),
+            "strokeCap": value("butt"),
+            "strokeJoin": value("round"),
         }
+        filled = {"fill": by_label["color"], "y2": foot}
+        edge = {"stroke": by_label["color"], "strokeWidth": value(1)}
+        dot = {"fill": by_label["color"], "shape": by_label["shape"], "size": value(64)}
         marks = {
-            "area": {
-                "layer": [{"mark": {"type": "area", "clip": True, "fillOpacity": 0.25}, "encoding": on_foot}, line]
-            },
-            "bars": {
-                "mark": {"type": "rect", "clip": True, "fillOpacity": 0.45, "strokeWidth": 1},
-                "encoding": on_foot | {"x2": {"field": "x2"}, "stroke": color},
-            },
-            "step": line,
-            "line": line,
-            "points": {
-                "mark": {"type": "point", "clip": False, "size": 64, "strokeWidth": 0, "opacity": 1},
-                "encoding": {"x": x, "y": y, "shape": shape, "fill": color},
-            },
+            "area": [
+                one_by_label("area", "area", fillOpacity=value(0.25), **filled),
+                one_by_label("area", "line", **line),
+            ],
+            "bars": [{"clip": True} | many("bars", "rect", x2=x2, fillOpacity=value(0.45), **filled, **edge)],
+            "step": [one_by_label("step", "line", **line)],
+            "line": [one_by_label("line", "line", **line)],
+            "points": [many("points", "symbol", **dot)],
         }
+        single = [{"type": "filter", "expr": drawn}]
         ink = {f"{part}Color": "currentColor" for part in ("label", "tick", "domain", "grid")}
-        axis = {**ink, "labelFont": FONT, "labelFontSize": 12, "gridOpacity": 0.15, "domainOpacity": 0.6}
-        chart = {
-            "layer": [{"data": {"name": kind}, **marks[kind]} for kind in KINDS if kind in self.styles.values()],
+        return {
             "width": 640,
             "height": 300,
             "background": "transparent",
             "padding": {"left": 0, "top": 6, "right": 6, "bottom": 2},
             "autosize": {"type": "fit", "contains": "padding"},
-            "config": {"aria": False, "view": {"stroke": None}, "axis": axis},
+            "config": {
+                "aria": False,
+                "axis": {**ink, "labelFont": FONT, "labelFontSize": 12, "gridOpacity": 0.15, "domainOpacity": 0.6},
+            },
+            "data": [{"name": kind} for kind in kinds]
+            + [{"name": f"{k} drawn", "source": k, "transform": single} for k in kinds if k in ("bars", "points")],
+            "scales": [
+                self.x_axis.vega_scale([0, {"signal": "width"}], kinds),
+                self.y_axis.vega_scale([{"signal": "height"}, 0], kinds),
+                *({"name": n, "type": "ordinal", "domain": self.labels, "range": v} for n, v in ranges.items()),
+            ],
+            "axes": [
+                self.y_axis.vega_axis(grid=True, gridScale="x", labels=False),
+                self.x_axis.vega_axis(labelFlush=True, domain=True, ticks=True),
+                self.y_axis.vega_axis(),
+            ],
+            "marks": [mark for kind in kinds for mark in marks[kind]],
         }
-        vega = vl_convert.vegalite_to_vega(chart, vl_version=VEGA_LITE)
-        del vega["$schema"]  # the only address in it
-        return vega
 
 
 class _Axis:
@@ -524,20 +542,33 @@ class _Axis:
             axis.set_major_locator(FixedLocator(self.ticks))
         axis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
 
-    def vega(self, **axis) -> dict:
-        """What Vega-Lite is told of this coordinate, with these options of its axis."""
-        fixed = {"domain": self.range, "nice": False} if self.range else {"nice": True}
-        zero = {"zero": self.base} if self.scale == "linear" else {}
-        if self.ticks is not None:
-            ticks = {"values": self.ticks}
-        else:
-            ticks = {"tickCount": {"expr": "width / 75"} if self.name == "x" else 5}
-        return {
-            "field": self.name,
-            "type": "quantitative",
-            "scale": {"type": self.scale, **fixed, **zero},
-            "axis": {"title": None, "labelExpr": TICK, "labelOverlap": "greedy", **ticks, **axis},
+    def vega_scale(self, space: list, kinds: list[str]) -> dict:
+        """Vega's scale onto `space`, over the data sets of these kinds where the range is free."""
+        scale = {
+            "name": self.name,
+            "type": self.scale,
+            "range": space,
+            "domain": self.range,
+            "nice": self.range is None,
         }
+        if self.range is None:
+            fields = [{"data": kind, "field": self.name} for kind in kinds]
+            if self.name == "x" and "bars" in kinds:
+                fields.append({"data": "bars", "field": "x2"})
+            scale["domain"] = {"fields": [*fields, [self.foot]] if self.base else fields}
+        return scale | ({"zero": self.base} if self.scale == "linear" else {})
+
+    def vega_axis(self, *, labels: bool = True, grid: bool = False, domain: bool = False, ticks: bool = False, **more):
+        """Vega's axis, which writes numbers as matplotlib's does."""
+        if self.ticks is not None:
+            more["values"] = self.ticks
+        else:
+            more["tickCount"] = {"signal": "width / 75"} if self.name == "x" else 5
+        if labels:
+            more |= {"labelOverlap": "greedy", "encode": {"labels": {"update": {"text": {"signal": TICK}}}}}
+        orient = "bottom" if self.name == "x" else "left"
+        shown = {"labels": labels, "grid": grid, "domain": domain, "ticks": ticks}
+        return {"scale": self.name, "orient": orient, **shown, **more}
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------

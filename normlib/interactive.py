@@ -23,15 +23,14 @@ class Interactive:
     It has `title`, `caption`, `widget()` (a new ipywidgets widget) and `_html()` (the built page's fragment).
     """
 
-    def _prepare(self, static: dict[str, str], needs: Sequence[str] = ()) -> None:
+    def _prepare(self, static: dict[str, str]) -> None:
         """Makes every rendering now: IPython swallows what `_repr_mimebundle_` raises.
 
         Args:
             static: the renderings by MIME type that need neither a kernel nor a script.
-            needs: packages without which there is no HTML.
         """
         self._static = dict(static)
-        if "google.colab" not in sys.modules and all(map(find_spec, needs)):  # Colab would prefer it to the widget
+        if "google.colab" not in sys.modules:  # which would prefer it to the widget
             self._static["text/html"] = self._html()
         self._widget = self.widget() if kernel_wants_widgets() else None
 

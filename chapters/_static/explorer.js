@@ -26,14 +26,6 @@
   };
   ROWS.points = ROWS.area = ROWS.line;
 
-  /* Points and bars keep their elements from one setting to the next, which is quicker than to make new ones. */
-  function keyed(marks) {
-    for (const mark of marks) {
-      if (mark.marks) keyed(mark.marks);
-      else if (mark.type === "symbol" || mark.type === "rect") mark.key = "key";
-    }
-  }
-
   function start(figure) {
     const find = (selector) => figure.querySelector(selector);
     const held = find(".nl-data");
@@ -46,7 +38,6 @@
     const chart = find(".nl-chart");
     const readout = find(".nl-readout");
     const reset = find(".nl-reset");
-    keyed(data.vega.marks);
     const view = new vega.View(vega.parse(data.vega), { renderer: "svg", hover: false, logLevel: vega.Warn });
 
     const setting = () => inputs.map((input) => Number(input.value));
