@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.collections import PolyCollection
 
 from normlib import explorer as module
 from normlib.explorer import MAX_POINTS, STATIC, Explorer, Slider, write_assets
@@ -114,7 +115,8 @@ def test_live_drawing_holds_the_same_numbers_at_every_grid_point(explorer):
         stairs = np.array([np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)])
         assert any(np.array_equal(line, stairs) for line in lines)
         edges, heights = curves["bins"]
-        boxes = [(p.get_x(), p.get_x() + p.get_width(), p.get_height()) for p in ax.patches]
+        (bars,) = (c for c in ax.collections if type(c) is PolyCollection)
+        boxes = [(*path.vertices[:, 0][[0, 2]], path.vertices[1, 1]) for path in bars.get_paths()]
         assert boxes == list(zip(edges[:-1], edges[1:], heights, strict=True))
 
 
@@ -229,7 +231,7 @@ def test_log_axes_take_ticks():
     )
     (ax,) = log.figure(a=1).axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "8"]
-    assert min(p.get_y() for p in ax.patches) == log.y_axis.foot > 0
+    assert min(path.vertices[:, 1].min() for path in ax.collections[0].get_paths()) == log.y_axis.foot > 0
 
 
 def test_assets_are_complete_identical_and_self_contained(tmp_path):
