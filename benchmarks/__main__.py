@@ -82,7 +82,8 @@ def _store(rows: list[Row], skipped: dict[str, str], load: float | None, keep: b
     """Write the file; keep: rows that only an earlier run measured stay, with its date."""
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     new = [asdict(row) | {"met": row.met, "date": date} for row in rows]
-    old = json.loads(TARGET.read_text(encoding="utf-8")) if keep and TARGET.exists() else {"rows": []}
+    source = TARGET if TARGET.exists() else TRACKED  # a fresh clone has the second
+    old = json.loads(source.read_text(encoding="utf-8")) if keep and source.exists() else {"rows": []}
     result = {
         "date": date,
         "device": platform.processor() or platform.machine(),

@@ -46,7 +46,7 @@ def rows() -> list[Row]:
 
 
 def _run(path) -> float:
-    """Seconds from a kernel's start to the end of the last cell; its own end comes at whole seconds only."""
+    """Seconds from a kernel's start to the end of its last cell; its shutdown, polled once a second, is left out."""
     notebook = notebooks.read(path)
     resources = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, timeout=notebooks.TIMEOUT * 10, resources=resources)

@@ -287,6 +287,7 @@ class Explorer(Interactive):
                 bars = PolyCollection(np.moveaxis(corners, -1, 0), alpha=0.45, **_edge(color))
                 bars.sticky_edges.y.append(foot)
                 ax.add_collection(bars)
+                ax.autoscale_view()  # which a collection does not ask for
             elif kind == "step":
                 ax.plot(np.repeat(x, 2)[1:-1], np.repeat(y, 2), **line)
             elif kind == "points":
@@ -431,7 +432,7 @@ class Explorer(Interactive):
         def one_by_label(kind, mark, **look):
             """A mark of connected points, of each label's own."""
             size = {side: {"field": {"group": side}} for side in ("width", "height")}
-            own = {"type": mark, "clip": True, "from": {"data": "own"}, "sort": {"field": "i"}}
+            own = {"type": mark, "clip": True, "from": {"data": "own"}, "sort": {"field": "datum.i"}}
             own["encode"] = {"update": {"x": x, "y": y, "defined": {"signal": drawn}, **look}}
             facet = {"facet": {"name": "own", "data": kind, "groupby": ["c"]}}
             return {"type": "group", "from": facet, "encode": {"update": size}, "marks": [own]}
@@ -473,7 +474,6 @@ class Explorer(Interactive):
             "padding": {"left": 0, "top": 6, "right": 6, "bottom": 2},
             "autosize": {"type": "fit", "contains": "padding"},
             "config": {
-                "aria": False,
                 "axis": {**ink, "labelFont": FONT, "labelFontSize": 12, "gridOpacity": 0.15, "domainOpacity": 0.6},
             },
             "data": [{"name": kind} for kind in kinds]

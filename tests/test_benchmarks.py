@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import chapters, readers
+from benchmarks import chapters, readers, steps
 from benchmarks.pairs import Row
+from normlib.layers import BatchChannelNorm, WSConv2d
 
 
 def test_a_partial_run_replaces_its_own_rows_and_keeps_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "TARGET", tmp_path / "bench.json")
+    monkeypatch.setattr(bench, "TRACKED", tmp_path / "tracked.json")
+    bench.TRACKED.write_text(json.dumps({"date": "2000-01-01", "rows": [{"what": "older", "measured": 7.0}]}))
+    fresh = bench._store([Row("a", 1.0)], {}, 0.5, keep=True)  # in a fresh clone
+    assert [row["what"] for row in fresh["rows"]] == ["older", "a"]
     first = bench._store([Row("a", 1.0), Row("b", 2.0, 1.0)], {}, 0.5, keep=False)
     for row in first["rows"]:
         row["date"] = "2001-01-01T00:00"
@@ -93,3 +98,24 @@ def test_pages_that_are_not_there_are_named(tmp_path, monkeypatch):
     (tmp_path / "a.html").write_text("")
     with pytest.raises(readers.Skipped, match=r"among a\.html, got b\.html"):
         readers.measure(["b.html"])
+
+
+def test_every_method_of_chapter_08_has_its_recorded_cost():
+    """After a method is added to the grid: `python -m benchmarks steps --readme`."""
+    recorded = {row["what"]: row for row in json.loads(bench.TRACKED.read_text(encoding="utf-8"))["rows"]}
+    for method in steps.GRID.axes["method"]:
+        row = recorded[f"step of chapter 08's network with {method} / with nn.BatchNorm2d"]
+        assert 0 < row["low"] <= row["measured"] <= row["high"], method
+
+
+def test_a_method_is_timed_as_the_grid_has_it():
+    net = steps.network(steps.norm_layer("bcn-estimate+ws"), standardized=True)
+    norms = [module for module in net.modules() if isinstance(module, BatchChannelNorm)]
+    assert len(norms) == 7
+    assert all(norm.estimate and norm.num_groups == 4 for norm in norms)
+    assert any(isinstance(module, WSConv2d) for module in net.modules())
+    renorm = steps.norm_layer("brn")(8)
+    assert (renorm.r_max, renorm.d_max) == (3, 5)
+    assert steps.norm_layer("gn+ws")(8).num_groups == 4
+    assert steps.norm_layer("none") is None
+    assert steps.norm_layer("mbn")(8).momentum_lambda == 0.5

@@ -220,6 +220,11 @@ def test_axes_are_fixed_to_the_whole_grid_unless_free():
     free = make(line, sliders={"a": [1, 10]}, styles={}, readout=None, y_range="free", x_range=(-1, 2))
     assert free.figure(a=1).axes[0].get_ylim()[1] < 2 < free.figure(a=10).axes[0].get_ylim()[1]
     assert free.figure(a=1).axes[0].get_xlim() == (-1, 2)
+    free = make(line, sliders={"a": [1, 10]}, styles={"l": "bars"}, readout=None, y_range="free")
+    for a in (1, 10):
+        low, high = free.figure(a=a).axes[0].get_ylim()
+        assert low == 0
+        assert a < high < 1.2 * a
 
 
 def test_log_axes_take_ticks():

@@ -266,7 +266,7 @@ def test_what_is_made_of_the_book_builds_it_first(target):
 def test_a_change_under_the_notebooks_is_noticed(tmp_path, monkeypatch):
     from tools import execute
 
-    for name in ("normlib/layers/x.py", "data/runs/grid/1.json", "requirements.txt"):
+    for name in ("normlib/layers/x.py", "data/runs/grid/1.json", "data/stored/x.csv", "requirements.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
@@ -274,12 +274,13 @@ def test_a_change_under_the_notebooks_is_noticed(tmp_path, monkeypatch):
     for change in (
         lambda: (tmp_path / "normlib/layers/x.py").write_text("2"),
         lambda: (tmp_path / "data/runs/grid/1.json").write_text("2"),
+        lambda: (tmp_path / "data/stored/x.csv").write_text("2"),
         lambda: (tmp_path / "requirements.txt").write_text("2"),
         lambda: shutil.move(tmp_path / "normlib/layers/x.py", tmp_path / "normlib/x.py"),
     ):
         change()
         prints.add(execute.fingerprint(tmp_path))
-    assert len(prints) == 5
+    assert len(prints) == 6
     (tmp_path / "normlib/notes.txt").write_text("beside the code")
     assert execute.fingerprint(tmp_path) in prints
     before = execute.fingerprint(tmp_path)

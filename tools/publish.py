@@ -36,8 +36,8 @@ import repository  # noqa: E402  beside the extension that makes the buttons of 
 OUT = ROOT / "_build" / "published" / "chapters"
 DOWNLOADS = ROOT / "_build" / "html" / "_sources" / "chapters"
 SETUP = "setup"  # tag and id of the first cell
-# Vega as npm has it; the hash is `openssl dgst -sha384 -binary build/vega.min.js | base64`. The version is the one that
-# vl-convert compiles charts for, which a test compares.
+# Vega as npm has it; the hash is `openssl dgst -sha384 -binary build/vega.min.js | base64`. The version is that of
+# vl-convert's own copy, which the book serves: a test compares.
 VEGA_VERSION = "6.2.0"
 VEGA = {
     "address": f"https://cdn.jsdelivr.net/npm/vega@{VEGA_VERSION}/build/vega.min.js",

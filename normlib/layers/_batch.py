@@ -146,8 +146,11 @@ def evaluate(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: 
 
 
 def for_each(groups: int, values: Tensor | None) -> Tensor | None:
-    """Values of shape (C,) for every virtual batch: (groups · C,). Not by repeat, which makes a dozen calls."""
-    return values if values is None or groups == 1 else values.expand(groups, -1).flatten()
+    """Values of shape (C,) for every virtual batch: (groups · C,), a copy. Not by repeat, which makes a dozen calls."""
+    if values is None or groups == 1:
+        return values
+    # clone: of a single channel, flatten would make a view of one value, which the kernel writes to
+    return values.expand(groups, -1).clone(memory_format=torch.contiguous_format).flatten()
 
 
 def side_by_side(x: Tensor, groups: int) -> Tensor:

@@ -164,6 +164,7 @@ def test_no_verdict_depends_on_the_clock_or_on_a_part_that_cannot_come():
 
 
 SAID = {  # claim: {a line of it, or part of it: what a correction or note that stands in claims.py takes from it}
+    "000-1": {"Var ξ_μ of uniform": "supported", "Var ξ_σ of uniform": "contradicted"},
     "000-3": {"with the rule": "supported"},
     "001-2": {"He's gain: log β, none − BN": "supported", "torch's gain: log β, none − BN": "contradicted"},
     "001-3": {

@@ -174,6 +174,16 @@ def test_virtual_batches_are_separate_layers(path, shape, momentum, m):
     assert_same(measure(layer, x[:1], dy[:1]), measure(whole, x[:1], dy[:1]))  # evaluation knows no virtual batches
 
 
+def test_one_channel_in_virtual_batches_has_its_own_statistics():
+    """Repeated for every virtual batch, its averages must not be one number in memory, which the kernel would move."""
+    x = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
+    one, two = BatchNorm(1, virtual_batch_size=2), BatchNorm(2, virtual_batch_size=2)
+    one(x)
+    two(x.repeat(1, 2))
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(one, name), getattr(two, name)[:1])
+
+
 def stateless(layer):
     """The layer as a function of x, weight and bias; its buffers stay as they are."""
     buffers = dict(layer.named_buffers())
