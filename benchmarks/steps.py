@@ -12,24 +12,22 @@ from .pairs import Row, one_thread, ratio
 
 GRID = GRIDS["all-methods"]
 LAYER = (32, 64, 16, 16)
-OPTIONS = {
-    "brn": {"r_max": 3.0, "d_max": 5.0},
-    "mbn": {"batch_size": 32},
-    "gn": {"num_groups": 4},
-    "bcn": {"num_groups": 4},
-    "bcn-estimate": {"num_groups": 4, "estimate": True},
-}
 
 
 def norm_layer(method: str):
     """The method's layer for a number of channels, as the grid has it at its largest bounds; None for none."""
-    base = method.removesuffix("+ws")
-    factory = norm_factory(base.partition("-")[0], **OPTIONS.get(base, {}))
+    settings = GRID.axes["method"][method]
+    name, options = settings["norm"].removesuffix("+ws"), dict(settings.get("norm_options", {}))
+    if name == "mbn":
+        options["batch_size"] = 32
+    factory = norm_factory(name, **options)
 
     def make(channels: int) -> nn.Module:
         layer = factory(channels)
-        if base == "mbn":
+        if name == "mbn":
             layer.momentum_lambda = 0.5  # at 0 it is Batch Norm
+        elif name == "brn":
+            layer.set_limits(3.0, 5.0)
         return layer
 
     return factory and make

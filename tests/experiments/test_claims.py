@@ -160,7 +160,7 @@ def test_no_verdict_depends_on_the_clock_or_on_a_part_that_cannot_come():
     again = [claims.judge("003-3").parts for _ in range(2)]
     assert again[0] == again[1]
     assert {p.kind for p in again[0]} == {"recorded"}
-    assert claims.judge("BRN-3").verdict == "reproduced"
+    assert "no record yet" not in {p.answer for p in claims.judge("BRN-3").parts}
 
 
 SAID = {  # claim: {a line of it, or part of it: what a correction or note that stands in claims.py takes from it}
