@@ -606,12 +606,12 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "A constant λ = 0.99 makes training collapse. Which single change lets it train to the end?",
+            "A constant λ = 0.99 makes training collapse. λ stays at 0.99: which single change lets it train to the end?",
             1,
             (
-                "A shorter memory: 0.99 remembers weights that are gone.",
-                "The memory may stay. With the whole projection the history's error is about twice the noise: "
-                "staleness follows from what is missing.",
+                "A correction of the history for its age: it remembers weights that are gone.",
+                "With the whole projection the history's error is about twice the noise, uncorrected: staleness "
+                "follows from what is missing.",
                 "The conflict, measured",
             ),
             (
@@ -626,8 +626,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "In the short trainings at m = 4 the rule's τ = 0.987 loses many points against a plain τ = 0.9, where λ "
-            "rises late. Why?",
+            "In the short trainings at m = 4 the networks of λ(t), T = 8, lose many points under the rule's τ = 0.987 "
+            "against a plain τ = 0.9. Why?",
             0,
             (
                 "The averages for evaluation hold weights that are gone.",
@@ -661,7 +661,7 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "Batch Norm was run on a shallower network.",
-                "As stored, both notebooks build the same network.",
+                "As stored, both notebooks build a ResNet-18, MBN's with more outputs than there are classes.",
                 "A puzzle: 92.2 against 95.0",
             ),
             (
