@@ -606,7 +606,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
         ),
         _ask(
-            "A constant λ = 0.99 makes training collapse. λ stays at 0.99: which single change lets it train to the end?",
+            "A constant λ = 0.99 makes training collapse. λ stays at 0.99; which single change lets it train to "
+            "the end?",
             1,
             (
                 "A correction of the history for its age: it remembers weights that are gone.",
