@@ -182,7 +182,7 @@ ALL_METHODS = Grid(
         # Up to 32 the layer's m alone, in steps of 32 images; beyond, the step is the batch.
         "m": {str(m): {"batch_size": 32, "virtual_batch_size": m} for m in (1, 2, 4, 8, 16, 32)}
         | {str(m): {"batch_size": m} for m in (64, 128, 256)},
-        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
+        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.003125, 0.0125, 0.05, 0.2, 0.8)},
     },
     profiles={
         "short": {"model": "strided", "width": 16, "dataset": "digits", "size": 16, "epochs": 8, "momentum": 0.9}
@@ -404,7 +404,7 @@ STRIDED_RATES = Grid(
     question="Which learning rate suits which method on the strided net? One seed, 3 short epochs, m = 2.",
     axes={
         "method": _WS_METHODS | _SMALL_METHODS,
-        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.0125, 0.05, 0.2)},
+        "rate": {f"{rate:g}": {"learning_rate": rate} for rate in (0.003125, 0.0125, 0.05, 0.2, 0.8)},
     },
     profiles={
         "short": _STRIDED_DIGITS | {"virtual_batch_size": 2, "epochs": 2},
