@@ -19,14 +19,14 @@ def chapter_06(method, m):
 
 
 def photographs(method, m):
-    """Chapter 08's, where seeds 3 and 4 belong to some settings only."""
+    """Chapter 08's."""
     rows = runs("all-methods", "cpu")
-    rows = rows[(rows.method == method) & (rows.seed < 3)]
+    rows = rows[rows.method == method]
     return rows[rows.m == (m if (rows.m == m).any() else "any")].set_index("seed").final
 
 
 def digits(method, m):
-    """Chapter 08's: seeds 5 to 9 at the rate that is best on seeds 0 to 4."""
+    """Chapter 08's: seeds 5 to 19 at the rate that is best on seeds 0 to 4."""
     rows = runs("all-methods", "short")
     rows = rows[(rows.method == method) & (rows.m == m)]
     rates = rows.pivot(index="seed", columns="rate", values="final")
@@ -62,13 +62,17 @@ SAID = [
     ),
     (
         "bn",
-        "on digits no difference was resolved at 32, 64 and 128",
-        lambda: open_(digits, "bn+ws", "bn", "32", "64", "128"),
+        "on digits no difference was resolved at 32 and 64",
+        lambda: open_(digits, "bn+ws", "bn", "32", "64"),
     ),
     (
         "bn",
-        "at 256, in 24 steps, they gained ten points",
-        lambda: ahead(digits, "bn+ws", "bn", "256") and abs(gap(digits, "bn+ws", "bn", "256")[0] - 10) < 1,
+        "at 128 and 256, in 56 and 24 steps, they gained five and eleven points",
+        lambda: (
+            ahead(digits, "bn+ws", "bn", "128", "256")
+            and abs(gap(digits, "bn+ws", "bn", "128")[0] - 5) < 1
+            and abs(gap(digits, "bn+ws", "bn", "256")[0] - 11) < 1
+        ),
     ),
     (
         "bn",
@@ -87,23 +91,30 @@ SAID = [
     ),
     (
         "bn+ws",
-        "of the last two, and not of the first, at 2",
+        "at 2 of the last two, and behind the first",
         lambda: (
             all(ahead(photographs, "bn+ws", other, "2") for other in ("bn", "brn"))
-            and not ahead(photographs, "bn+ws", "gn+ws", "2")
+            and ahead(photographs, "gn+ws", "bn+ws", "2")
         ),
     ),
     (
         "bn+ws",
-        "it was ahead of Group Norm with standardized weights at 4",
-        lambda: ahead(digits, "bn+ws", "gn+ws", "4"),
+        "it was ahead of Group Norm with standardized weights at 8 and of Batch Norm at 2 and 8, by one or two points",
+        lambda: (
+            ahead(digits, "bn+ws", "gn+ws", "8")
+            and ahead(digits, "bn+ws", "bn", "2", "8")
+            and all(
+                0.5 < gap(digits, "bn+ws", other, m)[0] < 2.5 for other, m in (("gn+ws", "8"), ("bn", "2"), ("bn", "8"))
+            )
+        ),
     ),
     (
         "bn+ws",
-        "no other of these differences was resolved at 2 to 8",
+        "no other of these differences was resolved at 2 to 16",
         lambda: (
-            open_(digits, "bn+ws", "gn+ws", "2", "8")
-            and all(open_(digits, "bn+ws", other, "2", "4", "8") for other in ("bn", "brn"))
+            open_(digits, "bn+ws", "gn+ws", "2", "4", "16")
+            and open_(digits, "bn+ws", "bn", "4", "16")
+            and open_(digits, "bn+ws", "brn", "2", "4", "8", "16")
         ),
     ),
     (
@@ -114,9 +125,22 @@ SAID = [
     ("gn+ws", "at eight it is behind", lambda: ahead(chapter_06, "bn+ws", "gn+ws", "8")),
     (
         "gn+ws",
-        "the other record of photographs, without augmentation and at other rates, resolves no difference from Batch "
-        "Norm with standardized weights, nor do the digits",
-        lambda: open_(photographs, "gn+ws", "bn+ws", "2") and open_(digits, "gn+ws", "bn+ws", "2"),
+        "At two samples its lead over Batch Norm with standardized weights is two or three points on photographs",
+        lambda: all(
+            ahead(record, "gn+ws", "bn+ws", "2") and 1.5 < gap(record, "gn+ws", "bn+ws", "2")[0] < 3.5
+            for record in (chapter_06, photographs)
+        ),
+    ),
+    ("gn+ws", "on digits no difference was resolved", lambda: open_(digits, "gn+ws", "bn+ws", "2")),
+    (
+        "gn+ws",
+        "On photographs “bcn+ws” by estimates was ahead of it by one or two points, on digits the two were not told "
+        "apart",
+        lambda: (
+            ahead(photographs, "bcn-estimate+ws", "gn+ws", "1", "2")
+            and all(1 < gap(photographs, "bcn-estimate+ws", "gn+ws", m)[0] < 2.5 for m in ("1", "2"))
+            and open_(digits, "bcn-estimate+ws", "gn+ws", "1", "2")
+        ),
     ),
     (
         "bcn+ws",
@@ -147,8 +171,8 @@ SAID = [
     ),
     (
         "brn",
-        "At one sample it was some thirty points behind “gn+ws” on digits",
-        lambda: ahead(digits, "gn+ws", "brn", "1") and abs(gap(digits, "gn+ws", "brn", "1")[0] - 30) < 4,
+        "At one sample it was some forty points behind “gn+ws” on digits",
+        lambda: ahead(digits, "gn+ws", "brn", "1") and abs(gap(digits, "gn+ws", "brn", "1")[0] - 40) < 4,
     ),
 ]
 

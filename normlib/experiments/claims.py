@@ -441,22 +441,21 @@ _DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def _own_rate(method, m):
-    """Digits: {seed: accuracy} of seeds 5 to 9 at the rate best on seeds 0 to 4; a run that diverged guesses, 10 %."""
+    """Digits: {seed: accuracy} of seeds 5 to 19 at the rate best on seeds 0 to 4; a run that diverged guesses, 10 %."""
     runs = []
     for rate in GRIDS["all-methods"].axes["rate"]:
         found = read("all-methods", "short", method=method, m=str(m), rate=rate)
         runs.append({seed: 10.0 if math.isnan(accuracy) else accuracy for seed, accuracy in found.items()})
-    if any(set(run) != set(range(10)) for run in runs):
+    if any(set(run) < set(range(10)) for run in runs):
         return {}
     best = max(runs, key=lambda run: sum(run[seed] for seed in range(5)))
-    return {seed: best[seed] for seed in range(5, 10)}
+    return {seed: best[seed] for seed in sorted(best) if seed >= 5}
 
 
 def _photos(method, m):
-    """CIFAR-10 at each method's own rate: {seed: accuracy} of the three seeds that all methods have."""
+    """CIFAR-10 at each method's own rate: {seed: accuracy}."""
     at = partial(read, "all-methods", "cpu", method=method)
-    found = at(m=str(m)) or at(m="any")
-    return {seed: accuracy for seed, accuracy in found.items() if seed < 3}
+    return at(m=str(m)) or at(m="any")
 
 
 @_entry(
@@ -464,8 +463,9 @@ def _photos(method, m):
     "Figure 4: at batch 16 and 32 Batch Norm is slightly better than Momentum Batch Norm, or level.",
     (CH07, "The claims"),
     scale=f"{STRIDED_BOTH}, in place of ResNet-18 and 200 epochs; {TUNED}",
-    note="At m = 32 the method's own rule makes λ zero: in training it is Batch Norm there, and only the averages that "
-    "evaluation uses differ. The test of the claim is m = 16.",
+    note="At m = 32 the method's own rule makes λ zero: in training it is Batch Norm there, at equal rates, and only "
+    "the averages that evaluation uses differ. (On digits each has its own rate, and at m = 32 they chose two.) The "
+    "test of the claim is m = 16.",
 )
 def _():
     for dataset, name in _DATA.items():

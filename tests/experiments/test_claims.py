@@ -237,12 +237,12 @@ def test_a_minor_drop_is_one_within_the_margin(monkeypatch, tmp_path, make_recor
 def test_own_rates_are_chosen_on_other_seeds(monkeypatch):
     def read(grid, profile, *, method, m, rate):
         return {
-            seed: {"0.0125": 90.0, "0.05": 80.0, "0.2": 10.0}[rate] + (seed > 4) * (rate == "0.05") * 15
-            for seed in range(10)
+            seed: {"0.0125": 90.0, "0.05": 80.0}.get(rate, 10.0) + (seed > 4) * (rate == "0.05") * 15
+            for seed in range(20 if rate == "0.0125" else 10)  # at the chosen rate there are more
         }
 
     monkeypatch.setattr(claims, "read", read)
-    assert claims._own_rate("bn", 4) == dict.fromkeys(range(5, 10), 90.0)
+    assert claims._own_rate("bn", 4) == dict.fromkeys(range(5, 20), 90.0)
     monkeypatch.setattr(claims, "read", lambda *_, **__: {0: 90.0})
     assert claims._own_rate("bn", 4) == {}
 
