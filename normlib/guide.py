@@ -102,8 +102,8 @@ ADVICE = {
         (
             "Fine-tuning was measured at 32 and at 8 samples, where it is ahead of frozen statistics (chapter 09).",
             "From scratch standardized weights may help here too: at 32 samples they did on photographs, by some three "
-            "points after a short training; on digits no difference was resolved at 32 and 64, and at 128 and 256, "
-            "in 56 and 24 steps, they gained five and eleven points (chapter 08).",
+            "points after a short training; on digits none was resolved at 32, about one gained at 64, and at "
+            "128 and 256, in 56 and 24 steps, five and eleven (chapter 08).",
             "Check evaluation before you change the layer: recomputed statistics cost a few hundred forward passes.",
         ),
     ),

@@ -9,7 +9,7 @@ table = experiments.load("lenet-mnist", profile="full")     # a pandas.DataFrame
 from .grids import GRIDS, Grid
 from .jobs import RunWarning, WorkerError, run
 from .records import RUNS, RecordError, load, read, validate
-from .report import Summary, summarize
+from .report import Summary, highest, summarize
 from .runner import execute
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Summary",
     "WorkerError",
     "execute",
+    "highest",
     "load",
     "read",
     "run",

@@ -1,5 +1,6 @@
 """What the records of a grid say: means with intervals, and paired differences over shared seeds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def interval(values) -> tuple[float, float]:
     """Mean and half-width of its 95 % Student interval; NaN where there are too few values."""
     n = len(values)
     return float(np.mean(values)) if n else float("nan"), float(half_width(values)) if n > 1 else float("nan")
+
+
+def highest(means: Mapping[str, float]) -> str:
+    """The key of the highest mean accuracy (a share); of equals the first.
+
+    Means closer than 1e-5 are equal: no count of images tells them apart, only the rounding of what was recorded.
+    """
+    return max(means, key=lambda key: round(float(means[key]), 5))
 
 
 def summarize(grid: Grid, profile: str, runs: Path = records.RUNS) -> Summary:
