@@ -40,12 +40,13 @@ def interval(values) -> tuple[float, float]:
     return float(np.mean(values)) if n else float("nan"), float(half_width(values)) if n > 1 else float("nan")
 
 
-def highest(means: Mapping[str, float]) -> str:
+def highest(means: "Mapping[str, float] | pandas.Series") -> str:  # noqa: F821
     """The key of the highest mean accuracy (a share); of equals the first.
 
-    Means closer than 1e-5 are equal: no count of images tells them apart, only the rounding of what was recorded.
+    Means are compared to five decimals: what differs by less is no count of images, only how records were rounded.
     """
-    return max(means, key=lambda key: round(float(means[key]), 5))
+    rounded = {key: round(float(mean), 5) for key, mean in means.items()}
+    return max(rounded, key=rounded.get)
 
 
 def summarize(grid: Grid, profile: str, runs: Path = records.RUNS) -> Summary:

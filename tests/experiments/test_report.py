@@ -141,3 +141,11 @@ def test_a_method_with_runs_of_its_own_at_an_m_is_not_counted_twice_there(tmp_pa
         ("gn", "2", 2, 0.3),
         ("gn", "64", 2, 0.4),
     ]
+
+
+def test_of_equal_means_the_first_is_the_highest():
+    hits = {"0.01": 3848, "0.05": 3849, "0.2": 3849}
+    shares = {rate: count / 3985 for rate, count in hits.items()}
+    assert report.highest(shares) == "0.05"
+    assert report.highest(shares | {"0.2": shares["0.2"] + 2e-7}) == "0.05"
+    assert report.highest(shares | {"0.2": 3850 / 3985}) == "0.2"
