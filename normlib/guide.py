@@ -137,7 +137,7 @@ ADVICE = {
         ),
         (
             _GROUPS,
-            "At two samples its lead over Batch Norm with standardized weights is two or three points on photographs, "
+            "At two samples its lead over Batch Norm with standardized weights is two to four points on photographs, "
             "and on digits no difference was resolved (chapter 08).",
             "On photographs “bcn+ws” by estimates was ahead of it by one or two points, on digits the two were not "
             "told apart; a step of it takes more time and memory (same place).",
@@ -162,7 +162,7 @@ ADVICE = {
         ),
         (
             "It adds parameters: make the optimizer afterwards. On CIFAR-10 its lead over “gn+ws” was resolved at 2 in "
-            "one of two records, at 1 in none.",
+            "two of two records, at 1 in one.",
         ),
     ),
     "brn": Advice(

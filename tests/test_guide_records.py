@@ -129,9 +129,9 @@ SAID = [
     ("gn+ws", "at eight it is behind", lambda: ahead(chapter_06, "bn+ws", "gn+ws", "8")),
     (
         "gn+ws",
-        "At two samples its lead over Batch Norm with standardized weights is two or three points on photographs",
+        "At two samples its lead over Batch Norm with standardized weights is two to four points on photographs",
         lambda: all(
-            ahead(record, "gn+ws", "bn+ws", "2") and 1.5 < gap(record, "gn+ws", "bn+ws", "2")[0] < 3.5
+            ahead(record, "gn+ws", "bn+ws", "2") and 1.5 < gap(record, "gn+ws", "bn+ws", "2")[0] < 4
             for record in (chapter_06, photographs)
         ),
     ),
@@ -153,10 +153,10 @@ SAID = [
     ),
     (
         "bcn+ws",
-        "its lead over “gn+ws” was resolved at 2 in one of two records, at 1 in none",
+        "its lead over “gn+ws” was resolved at 2 in two of two records, at 1 in one",
         lambda: (
-            sum(ahead(record, "bcn-estimate+ws", "gn+ws", "2") for record in (chapter_06, photographs)) == 1
-            and not any(ahead(record, "bcn-estimate+ws", "gn+ws", "1") for record in (chapter_06, photographs))
+            [sum(ahead(record, "bcn-estimate+ws", "gn+ws", m) for record in (chapter_06, photographs)) for m in "21"]
+            == [2, 1]
         ),
     ),
     (
