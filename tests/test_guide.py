@@ -131,7 +131,7 @@ FITS = {
         start == "scratch" and (m < 4 or batches == "related") and inference == "any"
     ),
     "bcn+ws": lambda m, start, task, batches, inference, **_: (
-        start == "scratch" and m < 8 and batches == "iid" and task == "dense" and inference == "any"
+        start == "scratch" and m < 4 and batches == "iid" and task == "dense" and inference == "any"
     ),
     "brn": lambda m, start, batches, inference, **_: (
         start == "scratch" and (m == 1 or batches == "related") and inference == "fixed"

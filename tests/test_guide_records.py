@@ -160,6 +160,14 @@ SAID = [
         ),
     ),
     (
+        "bcn+ws",
+        "at 4, on photographs, it was a point behind “bn+ws”",
+        lambda: (
+            ahead(photographs, "bn+ws", "bcn-estimate+ws", "4")
+            and abs(gap(photographs, "bn+ws", "bcn-estimate+ws", "4")[0] - 1) < 0.5
+        ),
+    ),
+    (
         "brn",
         "At one sample, on photographs, it is ahead of “bn+ws”",
         lambda: ahead(photographs, "brn", "bn+ws", "1"),

@@ -188,7 +188,7 @@ ALL_METHODS = Grid(
         "short": {"model": "strided", "width": 16, "dataset": "digits", "size": 16, "epochs": 8, "momentum": 0.9}
         | _SMALL_STRIDES
         | {"together": 10},
-        # a method's rate is one for all m; shares runs with mbn-fig4 and gn-batch-size
+        # a method's rate is one for all m; some settings are mbn-fig4's, run again: the label `rate` makes another id
         "cpu": _STRIDED_PLAIN
         | {"dataset": "cifar10"}
         | {
