@@ -67,9 +67,17 @@ def _table(rows: list[Row]) -> str:
         spread = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
         goal = "" if row.goal is None else f"≤ {row.goal:.4g}"
         met = {True: "yes", False: "NO", None: ""}[row.met]
-        measured = f"{row.measured:.3g} {row.unit}"
+        measured = f"{_rounded(row.measured, row.goal)} {row.unit}"
         lines.append(f"{row.what:{width}}  {measured:>16}  {spread:>13}  {goal:>8}  {met}".rstrip())
     return "\n".join(lines)
+
+
+def _rounded(measured: float, goal: float | None) -> str:
+    """Three digits, or as many as it takes to see whether the goal is met."""
+    digits = 3
+    while goal is not None and (float(f"{measured:.{digits}g}") <= goal) != (measured <= goal):
+        digits += 1
+    return f"{float(f'{measured:.{digits}g}'):g}"
 
 
 def _merged(old: list[dict], new: list[dict]) -> list[dict]:
@@ -113,7 +121,8 @@ def _with_table(text: str, result: dict) -> str:
     for row in result["rows"]:
         spread = "" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
         goal = "" if row["goal"] is None else f"≤ {row['goal']:.4g}{'' if row['met'] else ', **missed**'}"
-        lines.append(f"| {row['what']} | {row['measured']:.3g} {row['unit']} | {spread} | {goal} |")
+        measured = f"{_rounded(row['measured'], row['goal'])} {row['unit']}"
+        lines.append(f"| {row['what']} | {measured} | {spread} | {goal} |")
     where = f"{result['device']}, {result['cpus']} cores, torch {result['torch']}, {result['date'][:10]}"
     load = "unknown" if result["load_before"] is None else f"{result['load_before']:.1f}"
     lines += ["", f"Measured by `make bench` ({where}, load {load} before the start)."]

@@ -119,3 +119,17 @@ def test_a_method_is_timed_as_the_grid_has_it():
     assert steps.norm_layer("gn+ws")(8).num_groups == 4
     assert steps.norm_layer("none") is None
     assert steps.norm_layer("mbn")(8).momentum_lambda == 0.5
+
+
+@pytest.mark.parametrize(
+    ("measured", "goal", "text"),
+    [
+        (1.0514, 1.05, "1.051"),
+        (1.05, 1.05, "1.05"),
+        (1.04996, 1.05, "1.05"),
+        (1952.3, None, "1950"),
+        (0.98765, 1, "0.988"),
+    ],
+)
+def test_rounding_never_hides_whether_a_goal_is_met(measured, goal, text):
+    assert bench._rounded(measured, goal) == text
