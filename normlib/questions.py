@@ -685,8 +685,8 @@ QUESTIONS: dict[str, tuple[Question, ...]] = {
             ),
             (
                 "The learning rate decides which method leads.",
-                "Who leads changes in a third of the entries, mostly among methods not told apart; what the rate "
-                "decides is who seems to fail.",
+                "Who leads changes in more than a third of the entries, about half of the time among methods not told "
+                "apart; up to 32 what the rate decides is who seems to fail.",
                 "What a fixed learning rate would have said",
             ),
             (
